@@ -1,0 +1,81 @@
+"""The database: engine, transactions, its clock and its change counter."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.orm import Session, sessionmaker
+
+
+class Database:
+    """Transactions on one engine.
+
+    `begin` writes: it commits at the end of the block, and on SQLite takes the write lock at its start, so
+    that a read followed by a write never meets a changed snapshot. `read` is one snapshot and writes nothing.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._write = sessionmaker(engine, expire_on_commit=False)
+        self._read = sessionmaker(engine.execution_options(read_only=True), expire_on_commit=False)
+
+    def begin(self) -> AbstractContextManager[Session]:
+        return self._write.begin()
+
+    def read(self) -> AbstractContextManager[Session]:
+        return self._read.begin()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def connect(url: str) -> Database:
+    """Open a database by its SQLAlchemy URL (SQLite or PostgreSQL by psycopg)."""
+    if url.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": 5.0}, pool_size=20)
+        _prepare_sqlite(engine)
+    else:
+        engine = create_engine(url, pool_size=20, pool_pre_ping=True)
+    return Database(engine)
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def pragmas(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN is late and never IMMEDIATE
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "busy_timeout=5000",
+            "foreign_keys=ON",
+            "secure_delete=ON",  # a deleted row leaves no bytes in free pages
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        read_only = connection.get_execution_options().get("read_only")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def clock(session: Session) -> datetime:
+    """The time by the database: every lease and deadline is compared with this one."""
+    if session.get_bind().dialect.name == "sqlite":
+        value = session.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')"))
+        return datetime.fromisoformat(str(value)).replace(tzinfo=UTC)
+    value = session.scalar(text("SELECT clock_timestamp()"))
+    assert isinstance(value, datetime)
+    return value.astimezone(UTC)
+
+
+def touch(session: Session) -> None:
+    """Tell every process that what it keeps in memory may be old (versions, aliases, keys, models)."""
+    session.execute(text("UPDATE changes SET counter = counter + 1"))
+
+
+def change_counter(session: Session) -> int:
+    """The number that moves with every `touch`."""
+    return int(session.scalar(text("SELECT counter FROM changes")) or 0)

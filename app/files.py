@@ -1,0 +1,87 @@
+"""Bytes under an id: put, open, delete. The only place that knows directories."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from uuid import UUID
+
+
+class Files(Protocol):
+    """Where bytes are. An id is written once; a half-written one is never visible."""
+
+    def put(self, id: UUID, chunks: Iterable[bytes]) -> None:
+        """Store bytes, durably: temporary name, fsync, rename."""
+
+    def open(self, id: UUID) -> BinaryIO:
+        """The bytes of an id; raises `FileNotFoundError`."""
+
+    def delete(self, id: UUID) -> None:
+        """Remove an id; one that is gone already is no error."""
+
+    def older_than(self, seconds: float) -> Iterator[UUID]:
+        """Ids stored longer ago than that, for the sweep of orphans."""
+
+
+class LocalFiles:
+    """A local or shared directory. A client's string never becomes a path: names are ids."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.temporary = root / "tmp"
+        self.temporary.mkdir(parents=True, exist_ok=True)
+
+    def put(self, id: UUID, chunks: Iterable[bytes]) -> None:
+        final = self._path(id)
+        temporary = self.temporary / f"{id.hex}.{os.getpid()}"
+        try:
+            with temporary.open("xb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            final.parent.mkdir(exist_ok=True)
+            os.replace(temporary, final)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_directory(final.parent)
+
+    def open(self, id: UUID) -> BinaryIO:
+        return self._path(id).open("rb")
+
+    def delete(self, id: UUID) -> None:
+        path = self._path(id)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return
+        _sync_directory(path.parent)
+
+    def older_than(self, seconds: float) -> Iterator[UUID]:
+        before = time.time() - seconds
+        for path in self.root.glob("[0-9a-f][0-9a-f]/*"):
+            if path.stat().st_mtime < before:
+                yield UUID(hex=path.name)
+
+    def remove_temporary(self, seconds: float) -> int:
+        """Remove what a killed writer left half written; returns how many."""
+        before = time.time() - seconds
+        old = [path for path in self.temporary.iterdir() if path.stat().st_mtime < before]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+    def _path(self, id: UUID) -> Path:
+        return self.root / id.hex[-2:] / id.hex  # the last byte is random; the first ones are time
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

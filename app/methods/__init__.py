@@ -1,0 +1,11 @@
+"""The algorithms. They know torch, numpy, scipy, scikit-learn and pydantic, and nothing of the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.methods.base import Method
+
+ALL: tuple[Method[Any], ...] = ()
+
+BY_NAME = {method.name: method for method in ALL}

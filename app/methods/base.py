@@ -1,0 +1,181 @@
+"""The whole interface between a method and the service: what it is given, what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from app.methods.networks.spec import InputSpec, NetworkSpec
+from app.methods.parts.grid import Grid
+
+CPU = torch.device("cpu")
+
+
+class Kind(StrEnum):
+    """The three requests."""
+
+    UPDATE = "update"
+    FORGET = "forget"
+    UPGRADE = "upgrade"
+
+
+class Task(StrEnum):
+    """What a model is for."""
+
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+    RETRIEVAL = "retrieval"
+    GENERATION = "generation"
+
+
+class Split(StrEnum):
+    """A named part of the data that a method can ask for."""
+
+    NEW = "new"
+
+
+class Reads(StrEnum):
+    """What a method is given of each row."""
+
+    INPUTS = "inputs"  # as sent: float32 vectors and tables, uint8 images
+    FEATURES = "features"  # int16, on the grid of the model's feature map
+
+
+class Cancelled(Exception):
+    """Raised out of `Context.report` by whoever listens; a method lets it pass."""
+
+
+class Unfit(ValueError):
+    """The method cannot work on this data. `field` names the part of the request to change."""
+
+    def __init__(self, message: str, field: str = "/method") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Params(BaseModel):
+    """Parameters of a method: every field has a bound, a default and a sentence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Centroid:
+    """Sum and count of one class's rows on the grid: exact, so merging and subtracting are too."""
+
+    sum: NDArray[np.int64]  # (width,)
+    count: int
+
+    def __add__(self, other: Centroid) -> Centroid:
+        return Centroid(self.sum + other.sum, self.count + other.count)
+
+    def mean(self) -> NDArray[np.float64]:
+        """(width,), in grid units."""
+        return self.sum / self.count
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier on grid features: `scores = weight @ x + bias`.
+
+    `x` is the row in grid units times `grid.unit`, divided by its length where `normalise` is set.
+    """
+
+    weight: torch.Tensor  # (classes, width) float32
+    bias: torch.Tensor  # (classes,) float32
+    normalise: bool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A version in memory. `classes` holds label keys in the order of their UTF-8 bytes."""
+
+    input: InputSpec
+    grid: Grid
+    network: NetworkSpec
+    weights: Mapping[str, torch.Tensor] = field(default_factory=dict)  # of the network, its state dict
+    classes: tuple[str, ...] = ()
+    head: Head | None = None
+    centroids: Mapping[str, Centroid] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split, read block by block in a fixed order and never all at once."""
+
+    classes: tuple[str, ...]  # label keys in byte order
+    labels: NDArray[np.int64]  # (rows,), indices into `classes`
+    blocks: Callable[[], Iterator[NDArray[Any]]]  # each (b, ...): inputs or int16 features
+
+    def load(self) -> NDArray[Any]:
+        """Every row in one array, for methods that pass over the data many times."""
+        return np.concatenate(list(self.blocks()))
+
+
+Data = Mapping[Split, Rows]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a method is: `done` of `total` units, and what it measured on the way."""
+
+    done: int
+    total: int
+    phase: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Checkpoint(Protocol):
+    """Where a long method leaves its state, for the successor of a lost worker."""
+
+    def save(self, state: Mapping[str, torch.Tensor]) -> None: ...
+
+    def load(self) -> Mapping[str, torch.Tensor] | None: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know of the outside: where to compute, a seed, and someone to tell."""
+
+    device: torch.device = CPU
+    seed: int = 0
+    on_progress: Callable[[Progress], None] = lambda _: None
+    checkpoint: Checkpoint | None = None
+
+    def report(self, done: int, total: int, phase: str = "", **metrics: float) -> None:
+        """Say how far the work is; raises `Cancelled` where the listener wants it to stop."""
+        self.on_progress(Progress(done, total, phase, metrics))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method gives back: the new version, and what explains it (JSON values only)."""
+
+    after: Snapshot
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True)
+class Method(Generic[P]):
+    """One algorithm: its name, what it needs, its parameters and its `run`."""
+
+    name: str  # in URLs, rows and the file name alike
+    kind: Kind
+    tasks: frozenset[Task]
+    needs: frozenset[Split]
+    reads: Reads
+    params: type[P]
+    run: Callable[[Snapshot, Data, P, Context], Outcome]
+    summary: str  # one sentence that users see
+    source: str  # the paper
+    trains_network: bool = False  # otherwise the network is frozen and the feature map stays

@@ -1,0 +1,89 @@
+"""Forgetting and proof: restricted rows, the ledger, erased rows, the audit chain.
+
+No route of this release writes the first three; every claim, publication and intake consults them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.tables.base import Base, Sequence
+
+
+class RestrictedRow(Base):
+    """A row that a forget request has named: no new use until the request is decided."""
+
+    __tablename__ = "restricted_rows"
+
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    request_id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+
+
+class LedgerEntry(Base):
+    """An approved erasure, or the lift of one; append-only, also an object in the file store."""
+
+    __tablename__ = "ledger_entries"
+
+    sequence: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+    request_id: Mapped[UUID]
+    kind: Mapped[str]  # approve, lift
+    scope: Mapped[str]  # subject, samples, class
+    actor: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class LedgerTarget(Base):
+    """Whom an entry names: a keyed digest of a subject or sample id, or a class."""
+
+    __tablename__ = "ledger_targets"
+    __table_args__ = (Index(None, "tenant_id", "target"),)
+
+    sequence: Mapped[int] = mapped_column(ForeignKey("ledger_entries.sequence"), primary_key=True)
+    target: Mapped[str] = mapped_column(
+        primary_key=True
+    )  # "subject:<digest>", "sample:<digest>", "class:<uuid>"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+
+
+class ErasedRow(Base):
+    """A row that an entry of the ledger takes away; what used it and is older is tainted."""
+
+    __tablename__ = "erased_rows"
+
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(ForeignKey("ledger_entries.sequence"), primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+
+
+class AuditEvent(Base):
+    """One mutating call or change of state: actors and ids only, each with the hash of the one before."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index(None, "tenant_id", "sequence"),)
+
+    sequence: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"))
+    created_at: Mapped[datetime]
+    actor: Mapped[str]
+    action: Mapped[str]  # "dataset.accepted", "alias.moved"
+    resources: Mapped[dict[str, Any]]  # kind -> id
+    previous_hash: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+
+
+class Change(Base):
+    """One row: the counter that tells every process that its memory may be old."""
+
+    __tablename__ = "changes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    counter: Mapped[int]
