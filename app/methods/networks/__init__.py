@@ -122,5 +122,6 @@ def _check_size(network: nn.Module, input: InputSpec) -> None:
     network.eval()(torch.empty(1, *input.shape, dtype=getattr(torch, input.dtype)))
     if sum(outputs) > MAX_ACTIVATIONS:
         raise BadNetwork(
-            f"{sum(outputs):,} values per row inside the network; at most {MAX_ACTIVATIONS:,}", "/network/params"
+            f"{sum(outputs):,} values per row inside the network; at most {MAX_ACTIVATIONS:,}",
+            "/network/params",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from app.methods.networks.architecture import Architecture, NetworkParams
-from app.methods.networks.spec import InputSpec
 
 
 class Params(NetworkParams):
@@ -25,10 +25,11 @@ class Identity(nn.Module):
         return torch.from_numpy(flat(x.cpu().numpy())).to(x.device)
 
 
-def flat(rows: NDArray[np.generic]) -> NDArray[np.float32]:
+def flat(rows: NDArray[Any]) -> NDArray[np.float32]:
     """(rows, *shape) to (rows, columns): on the host, where dividing by 255 is correctly rounded."""
     columns = rows.reshape(len(rows), -1)
-    return columns / np.float32(255) if columns.dtype == np.uint8 else columns.astype(np.float32, copy=False)
+    values: NDArray[np.float32] = columns.astype(np.float32, copy=False)
+    return values / np.float32(255) if columns.dtype == np.uint8 else values
 
 
 ARCHITECTURE = Architecture(

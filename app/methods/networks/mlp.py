@@ -25,7 +25,7 @@ class Params(NetworkParams):
 
 
 class Mlp(nn.Module):
-    """Columns are standardised by running statistics (tables mix units), then linear, norm, ReLU per layer."""
+    """Columns are standardised by running statistics (tables mix units); linear, norm, ReLU per layer."""
 
     def __init__(self, columns: int, hidden: tuple[int, ...]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a version is measured by, from true and predicted classes. Without evaluation rows: null, no number."""
+"""What a version is measured by, from true and predicted classes; null where there are no rows."""
 
 from __future__ import annotations
 

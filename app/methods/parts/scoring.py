@@ -41,7 +41,8 @@ class Scorer:
             length = np.sqrt(np.einsum("ij,ij->i", x, x))  # of an exact integer
             length[length == 0] = 1.0
             products /= length[:, None]
-        return (products + self.bias).astype(np.float32)
+        scores: NDArray[np.float32] = (products + self.bias).astype(np.float32)
+        return scores
 
 
 def scores(head: Head, grid: Grid, features: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -50,7 +51,7 @@ def scores(head: Head, grid: Grid, features: NDArray[np.int16]) -> NDArray[np.fl
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The `k` best classes of each row, best first, the earlier class first among equals; and their scores."""
+    """The `k` best classes of each row, best first (of equals the earlier class), and their scores."""
     if k == 1:
         best: NDArray[Any] = scores.argmax(axis=1)[:, None]
     else:
