@@ -1,0 +1,293 @@
+"""A small client of the HTTP API: makes its own idempotency keys, waits for jobs, raises on problems.
+
+>>> with Client.local() as api:  # the service of ./palimpsest-data
+...     dataset = api.send("digits.npz")
+...     job = api.update("mdl_…", [dataset["id"]], "fetril", {"solver": "svm"})
+...     job = api.wait(job["id"])
+
+Answers are the JSON objects of the API. A problem (RFC 9457) becomes `Problem`. Only calls that may be
+repeated are: reads, and writes that carry an idempotency key.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+Json = dict[str, Any]
+
+ADDRESS_FILE = "address"  # in the data directory while the service runs
+KEY_FILE = "admin.key"  # in the data directory, mode 0600, from the first start on
+
+FORMATS = {
+    ".npz": "application/x-npz",
+    ".npy": "application/x-npy",
+    ".safetensors": "application/x-safetensors",
+    ".parquet": "application/vnd.apache.parquet",
+    ".csv": "text/csv",
+    ".jsonl": "application/x-ndjson",
+    ".json": "application/json",
+    ".zip": "application/zip",
+}
+
+
+class Unreachable(Exception):
+    """Nothing answers at the address."""
+
+
+class Problem(Exception):
+    """The service refused; the fields are those of its problem document."""
+
+    def __init__(self, status: int, document: Mapping[str, Any]) -> None:
+        self.status = status
+        self.code = str(document.get("code", "unknown"))
+        self.detail = str(document.get("detail") or document.get("title") or f"status {status}")
+        self.errors: list[Json] = list(document.get("errors", ()))
+        self.related: list[str] = list(document.get("related", ()))
+        self.request_id = document.get("request_id")
+        super().__init__(f"{self.code}: {self.detail}")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One server-sent event of a job."""
+
+    sequence: str
+    name: str  # state, progress, log, done
+    data: Json
+
+
+class Client:
+    """One connection to one service as one API key."""
+
+    def __init__(self, url: str, key: str, *, attempts: int = 5, timeout: float = 60.0) -> None:
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"), headers={"Authorization": f"Bearer {key}"}, timeout=timeout
+        )
+        self._attempts = attempts
+
+    @classmethod
+    def local(cls, data_dir: Path | str = "palimpsest-data", url: str | None = None) -> Client:
+        """The service that runs in a data directory on this machine, as its administrator."""
+        folder = Path(data_dir)
+        try:
+            key = (folder / KEY_FILE).read_text().strip()
+            return cls(url or (folder / ADDRESS_FILE).read_text().strip(), key)
+        except FileNotFoundError as error:
+            raise Unreachable(f"no service runs in {folder} (no file {error.filename})") from None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # ---- any route
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        file: Path | bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        changes: bool = True,
+    ) -> httpx.Response:
+        """One call, repeated while the service is busy (429, 503) or away.
+
+        `body` is sent as JSON, `file` as its bytes. A POST that `changes` something gets an idempotency key
+        unless one is given, so that repeating it is safe.
+        """
+        sent = dict(headers or {})
+        if method == "POST" and changes:
+            sent["Idempotency-Key"] = key or uuid.uuid4().hex
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        for attempt in range(1, self._attempts + 1):
+            try:
+                answer = self._once(method, path, body, file, sent, given)
+            except httpx.TransportError as error:
+                if attempt == self._attempts:
+                    raise Unreachable(f"no answer from {self._http.base_url}: {error}") from error
+                time.sleep(_pause(attempt, None))
+                continue
+            if answer.status_code in (429, 503) and attempt < self._attempts:
+                time.sleep(_pause(attempt, answer.headers.get("Retry-After")))
+                continue
+            break
+        if answer.is_error:
+            raise Problem(answer.status_code, _document(answer))
+        return answer
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        file: Path | bytes | None,
+        headers: Mapping[str, str],
+        query: Mapping[str, Any],
+    ) -> httpx.Response:
+        url = path if path.startswith("/") else f"/v1/{path}"
+        if isinstance(file, Path):
+            with file.open("rb") as stream:
+                return self._http.request(
+                    method, url, content=stream, headers=dict(headers), params=dict(query)
+                )
+        return self._http.request(
+            method,
+            url,
+            content=file if file is not None else None,
+            json=body if file is None else None,
+            headers=dict(headers),
+            params=dict(query),
+        )
+
+    def get(self, path: str, **query: Any) -> Json:
+        """The JSON answer of a read."""
+        return dict(self.call("GET", path, query=query).json())
+
+    def items(self, path: str, **query: Any) -> Iterator[Json]:
+        """Every item of a list, page by page."""
+        token = ""
+        while True:
+            page = self.get(path, **query, **({"page_token": token} if token else {}))
+            yield from page["items"]
+            token = page.get("next_page_token", "")
+            if not token:
+                return
+
+    def post(self, path: str, body: Any = None, *, key: str | None = None) -> Json:
+        """The JSON answer of a write."""
+        return dict(self.call("POST", path, body=body, key=key).json())
+
+    # ---- the routes that need more than a body
+
+    def send(
+        self,
+        source: Path | str | bytes,
+        content_type: str | None = None,
+        *,
+        key: str | None = None,
+        **options: Any,
+    ) -> Json:
+        """Upload a dataset; options are the query fields (`name`, `label`, `split`, `on_invalid`)."""
+        content: Path | bytes = source if isinstance(source, bytes) else Path(source)
+        kind = content_type or (media_type(content) if isinstance(content, Path) else "application/x-npz")
+        answer = self.call(
+            "POST", "datasets", file=content, headers={"Content-Type": kind}, query=options, key=key
+        )
+        return dict(answer.json())
+
+    def update(
+        self,
+        model: str,
+        datasets: Sequence[str],
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        **fields: Any,
+    ) -> Json:
+        """Ask for an update and answer its job; `fields` are base, alias, evaluation, on_conflict."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        body = {"datasets": list(datasets), "method": {"name": method, "params": dict(params or {})}, **given}
+        return self.post(f"models/{model}/updates", body, key=key)
+
+    def predict(self, model: str, inputs: Any, **fields: Any) -> Json:
+        """Predictions for inputs as nested lists; `fields` are alias or version, and top_k."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        body = {"inputs": inputs, **given}
+        return dict(self.call("POST", f"models/{model}/predict", body=body, changes=False).json())
+
+    def wait(self, job: str, timeout: float | None = None) -> Json:
+        """The job once it is done; raises `TimeoutError` where it is not within `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = 20.0 if deadline is None else max(0.0, min(20.0, deadline - time.monotonic()))
+            answer = self.call("GET", f"jobs/{job}", headers={"Prefer": f"wait={int(left)}"}).json()
+            if answer["done"]:
+                return dict(answer)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"{job} is {answer['state']} after {timeout:g} seconds")
+            if left < 1:
+                time.sleep(min(left, 0.2))
+
+    def events(self, job: str, timeout: float | None = None) -> Iterator[Event]:
+        """The job's events until it is done; a broken stream is taken up where it ended."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        last = ""
+        failures = 0
+        while True:
+            headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
+            left = 60.0 if deadline is None else max(0.1, min(60.0, deadline - time.monotonic()))
+            path = f"/v1/jobs/{job}/events"
+            try:
+                with self._http.stream("GET", path, headers=headers, timeout=left) as stream:
+                    if stream.is_error:
+                        stream.read()
+                        raise Problem(stream.status_code, _document(stream))
+                    for event in _parse(stream.iter_lines()):
+                        last, failures = event.sequence or last, 0
+                        yield event
+                        if event.name == "done":
+                            return
+            except httpx.TransportError as error:
+                failures += 1
+                if failures == self._attempts:
+                    raise Unreachable(f"the events of {job} broke off: {error}") from error
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"{job} is not done after {timeout:g} seconds")
+            time.sleep(_pause(failures or 1, None))
+
+
+def media_type(path: Path) -> str:
+    """The content type that names a file's format."""
+    return (
+        FORMATS.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    )
+
+
+def _pause(attempt: int, retry_after: str | None) -> float:
+    """Seconds until the next try: what the service asked for, else 0.1 s doubled with every try."""
+    if retry_after is not None and retry_after.isdigit():
+        return min(float(retry_after), 30.0)
+    return min(0.1 * 2.0**attempt, 5.0)
+
+
+def _document(answer: httpx.Response) -> Json:
+    try:
+        document = answer.json()
+    except json.JSONDecodeError:
+        return {"detail": answer.reason_phrase}
+    return document if isinstance(document, dict) else {"detail": str(document)}
+
+
+def _parse(lines: Iterator[str]) -> Iterator[Event]:
+    """Server-sent events from lines; comments (the ping) carry nothing."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if not line:
+            if "data" in fields:
+                yield Event(fields.get("id", ""), fields.get("event", "message"), json.loads(fields["data"]))
+            fields = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            fields[name] = f"{fields[name]}\n{value}" if name == "data" and "data" in fields else value
