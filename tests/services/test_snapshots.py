@@ -54,7 +54,7 @@ def publish(service, snapshot, **changes) -> Version:
     return add_version(service, model, snapshot, **changes)
 
 
-def head_of(snapshot) -> Head:
+def head_of(snapshot: Snapshot) -> Head:
     assert snapshot.head is not None
     return snapshot.head
 

@@ -49,8 +49,6 @@ def add_model(session: Session, snapshot: Snapshot, tenant_id: UUID | None = Non
         "grid": grid,
         "network": snapshot.network.model_dump(mode="json"),
         "gates": {},
-        "keep_versions": 5,
-        "on_taint": "serve-until-replaced",
         "min_centroid_rows": 5,
     }
     model = Model(**{**values, **changes})
