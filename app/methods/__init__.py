@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from app.methods.base import Method
+from app.methods.incremental import fetril, ncm, supervised
 
-ALL: tuple[Method[Any], ...] = ()
+ALL: tuple[Method[Any], ...] = (supervised.METHOD, fetril.METHOD, ncm.METHOD)
 
 BY_NAME = {method.name: method for method in ALL}
