@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
-from app.methods.parts.metrics import accuracy, accuracy_per_class, confused_pairs, forgetting, measure
+from app.methods.parts.metrics import (
+    PerClass,
+    accuracy,
+    accuracy_per_class,
+    confused_pairs,
+    forgetting,
+    measure,
+)
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -65,7 +72,7 @@ def test_a_class_without_rows_is_null_beside_others():
 
 
 def test_forgetting_is_the_mean_fall_from_the_best_earlier_accuracy():
-    earlier = [{"ant": 0.9, "bee": 0.6}, {"ant": 0.7, "bee": 0.8, "cat": None}]
+    earlier: list[PerClass] = [{"ant": 0.9, "bee": 0.6}, {"ant": 0.7, "bee": 0.8, "cat": None}]
 
     assert forgetting({"ant": 0.5, "bee": 0.9, "cat": 0.4, "dog": 1.0}, earlier) == pytest.approx(
         ((0.9 - 0.5) + (0.8 - 0.9)) / 2
@@ -91,7 +98,9 @@ def test_rows_of_classes_that_the_version_lacks_are_counted_and_left_out():
 
 
 def test_can_be_written_as_json(answers):
-    assert json.loads(json.dumps(measure(*answers, CLASSES)))["rows"] == 300
+    truth, predicted = answers
+
+    assert json.loads(json.dumps(measure(truth, predicted, CLASSES)))["rows"] == 300
 
 
 def test_accuracy_of_nothing_is_null():

@@ -18,9 +18,9 @@ NETWORKS: dict[str, Architecture[Any]] = {
     network.name: network for network in (identity.ARCHITECTURE, mlp.ARCHITECTURE, convnet.ARCHITECTURE)
 }
 
-# A request that passes these fits into a worker's memory: a training step of 128 rows stays below some 3 GB.
+# What passes these fits into a worker's memory; a method that trains also bounds rows times activations.
 MAX_PARAMETERS = 20_000_000
-MAX_ACTIVATIONS = 2_000_000  # float32 values that one row leaves behind, over all layers
+MAX_ACTIVATIONS = 3_000_000  # values that one row leaves behind, over all layers
 MAX_WIDTH = 65_536  # features
 
 
@@ -62,6 +62,13 @@ def width(spec: NetworkSpec, input: InputSpec) -> int:
     """How many features a row has."""
     architecture, params = _checked(spec, input)
     return int(architecture.width(params, input))
+
+
+def activations(spec: NetworkSpec, input: InputSpec) -> int:
+    """How many float32 values one row leaves behind inside the network: what a training step must hold."""
+    architecture, params = _checked(spec, input)
+    with torch.device("meta"):
+        return _activations(architecture.build(params, input), input)
 
 
 def check_weights(spec: NetworkSpec, input: InputSpec, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -110,18 +117,21 @@ def _checked(spec: NetworkSpec, input: InputSpec) -> tuple[Architecture[Any], Ne
 
 
 def _check_size(network: nn.Module, input: InputSpec) -> None:
-    """Count on the meta device, where tensors have shapes and no memory."""
-    if isinstance(network, Identity):
-        return
+    """`network` is on the meta device, where tensors have shapes and no memory."""
     if (size := sum(p.numel() for p in network.parameters())) > MAX_PARAMETERS:
         raise BadNetwork(f"{size:,} parameters; at most {MAX_PARAMETERS:,}", "/network/params")
+    if (values := _activations(network, input)) > MAX_ACTIVATIONS:
+        raise BadNetwork(
+            f"{values:,} values a row inside the network; at most {MAX_ACTIVATIONS:,}", "/network/params"
+        )
+
+
+def _activations(network: nn.Module, input: InputSpec) -> int:
+    if isinstance(network, Identity):
+        return 0
     outputs: list[int] = []
     for module in network.modules():
         if not list(module.children()):
             module.register_forward_hook(lambda _module, _args, output: outputs.append(output.numel()))
     network.eval()(torch.empty(1, *input.shape, dtype=getattr(torch, input.dtype)))
-    if sum(outputs) > MAX_ACTIVATIONS:
-        raise BadNetwork(
-            f"{sum(outputs):,} values per row inside the network; at most {MAX_ACTIVATIONS:,}",
-            "/network/params",
-        )
+    return sum(outputs)

@@ -17,7 +17,7 @@ Channels = Annotated[int, Field(ge=4, le=1_024)]
 
 class Params(NetworkParams):
     channels: tuple[Channels, ...] = Field(
-        (32, 64, 128),
+        (32, 64, 128, 256),
         min_length=1,
         max_length=8,
         description="Channels of the layers, first to last; the last one is the number of features.",
@@ -35,7 +35,7 @@ class ConvNet(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise((colours, *channels))):
-            stride = 2 if side > (32 if i == 0 else 2) else 1
+            stride = 2 if side > (16 if i == 0 else 2) else 1
             side = -(-side // stride)
             layers += [
                 nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),

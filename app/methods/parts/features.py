@@ -18,7 +18,7 @@ from app.methods.base import Unfit
 from app.methods.networks.identity import Identity, flat
 from app.methods.parts.grid import Grid, quantise
 
-BATCH = 256  # rows that go through the network at once
+BATCH = 128  # rows that go through the network at once
 
 
 def embed(
