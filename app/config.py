@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -82,8 +82,12 @@ class Jobs(Section):
     cancel_grace_seconds: float = Field(
         30, gt=0, description="How long a job may take to stop before it is ended."
     )
+    silent_seconds: float = Field(
+        120, gt=0, description="How long an idle worker may hear nothing while jobs wait, before it restarts."
+    )
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts of one job, lost workers included.")
     limit_seconds: float = Field(86_400, gt=0, description="How long one attempt of a job may compute.")
+    update_queue: Literal["cpu", "gpu"] = Field("cpu", description="Queue of updates; gpu where one works.")
     orphan_seconds: float = Field(
         3_600, gt=0, description="Age at which a file that no row names is removed."
     )
@@ -101,6 +105,7 @@ class Limits(Section):
     archive_members: int = Field(10_000_000, ge=1, description="Members of an archive.")
     subjects_per_row: int = Field(1_000, ge=1, description="Persons named by one row.")
     predict_rows: int = Field(10_000, ge=1, description="Rows of one prediction.")
+    predict_bytes: int = Field(64 * MIB, ge=1, description="Largest body of one prediction.")
     idle_seconds: float = Field(60, gt=0, description="How long an upload may send nothing.")
 
 

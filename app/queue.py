@@ -13,6 +13,7 @@ from app.config import Settings
 log = logging.getLogger(__name__)
 
 RING = "palimpsest.ring"
+VISIBILITY_SECONDS = 3600
 
 
 def celery_app(settings: Settings) -> Celery:
@@ -30,6 +31,8 @@ def celery_app(settings: Settings) -> Celery:
         task_reject_on_worker_lost=False,  # the sweep is the only way a job is queued again
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_prefetch_multiplier=1,
+        visibility_timeout=VISIBILITY_SECONDS,
+        result_backend_transport_options={"visibility_timeout": VISIBILITY_SECONDS},
         worker_soft_shutdown_timeout=30,
         worker_hijack_root_logger=False,
         task_create_missing_queues=True,
@@ -40,8 +43,14 @@ def celery_app(settings: Settings) -> Celery:
 
 def _transport(settings: Settings) -> dict[str, object]:
     if settings.broker.url:
-        hour = 3600
-        return {"visibility_timeout": hour, "socket_connect_timeout": 1, "socket_timeout": 5}
+        return {
+            "visibility_timeout": VISIBILITY_SECONDS,  # a longer job's ring comes again and claims nothing
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_connect_timeout": 1,
+            "socket_timeout": 5,
+            "socket_keepalive": True,
+        }
     folder = settings.data_dir.absolute() / "broker"
     for name in ("queue", "processed", "control"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -60,6 +69,8 @@ class Bell:
 
     def __init__(self, settings: Settings) -> None:
         self._app = celery_app(settings)
+        # one try: what connects again and again for minutes would keep the caller waiting
+        self._app.conf.broker_transport_options["max_retries"] = 0
 
     def ring(self, job_id: UUID, queue: str) -> bool:
         """Wake a worker of that queue; False where the broker is away."""
@@ -69,6 +80,16 @@ class Bell:
             log.warning(
                 "broker away: the sweep rings again", extra={"job_id": job_id.hex, "error": str(error)}
             )
+            self._app.amqp.producer_pool.force_close_all()  # the next ring connects anew
+            return False
+        return True
+
+    def answers(self) -> bool:
+        """Whether the broker can be reached now."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=1)
+        except (OperationalError, OSError):
             return False
         return True
 

@@ -47,6 +47,9 @@ class Job(WithId, Base):
     state: Mapped[str] = mapped_column(default="queued")
     attempt: Mapped[int] = mapped_column(default=0)
     lost: Mapped[int] = mapped_column(default=0)  # attempts that ended with their worker
+    ooms: Mapped[int] = mapped_column(default=0)  # attempts that ended out of memory
+    stalls: Mapped[int] = mapped_column(default=0)  # times in a row that something it needs was away
+    stalled_since: Mapped[datetime | None]
     max_attempts: Mapped[int]
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id"))
     not_before: Mapped[datetime]

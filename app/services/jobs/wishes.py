@@ -1,0 +1,128 @@
+"""What callers ask of a job: cancel, retry, what it waits for, its story."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import and_, or_, select, tuple_
+from sqlalchemy.orm import Session, aliased
+
+from app import ids
+from app.db import clock
+from app.errors import JobNotCancellable, JobNotRetryable, NotFound
+from app.service import Caller, Service
+from app.services import audit
+from app.services.jobs.ends import cancel_row
+from app.services.jobs.rows import ACTIVE, DONE, State, locked, new_job, say
+from app.tables import Job, JobDataset, JobEvent
+
+NEVER_CANCELLED = ("purge",)  # a deletion that was accepted is carried out
+
+
+def cancel(service: Service, caller: Caller, job_id: UUID) -> Job:
+    """Cancel a job: a queued one at once, a running one at its next safe point."""
+    with service.db.begin() as session:
+        job = _own(session, caller, job_id)
+        if job.state in DONE or job.kind in NEVER_CANCELLED:
+            raise JobNotCancellable(f"The {job.kind} job is {job.state} and cannot be cancelled.")
+        now = clock(session)
+        if job.state == State.QUEUED:
+            job.cancel_requested = True
+            cancel_row(session, job, now)
+        elif job.state == State.RUNNING:
+            job.cancel_requested = True
+            job.state = State.CANCELLING
+            job.revision += 1
+            say(session, job.id, now, "state", {"state": State.CANCELLING})
+        audit.record(
+            session,
+            tenant_id=caller.tenant_id,
+            actor=caller.actor,
+            action="job.cancelled",
+            resources={"job": job.id},
+        )
+    return job
+
+
+def retry(service: Service, caller: Caller, job_id: UUID) -> Job:
+    """Queue a new job that does what a failed or cancelled one was to do."""
+    with service.db.begin() as session:
+        job = retry_in(session, caller, job_id)
+    service.bell.ring(job.id, job.queue)
+    return job
+
+
+def retry_in(session: Session, caller: Caller, job_id: UUID) -> Job:
+    """`retry` inside a transaction of the caller, who rings after its commit."""
+    old = _own(session, caller, job_id)
+    if old.state not in (State.FAILED, State.CANCELLED):
+        raise JobNotRetryable(f"The job is {old.state}; a failed or cancelled one can be retried.")
+    read = select(JobDataset.dataset_id, JobDataset.role).where(JobDataset.job_id == old.id)
+    job = new_job(
+        session,
+        tenant_id=old.tenant_id,
+        kind=old.kind,
+        queue=old.queue,
+        lane=old.lane,
+        urgency=old.urgency,
+        model_id=old.model_id,
+        resource_id=old.resource_id,
+        request=old.request,
+        actor=caller.actor,
+        request_id=caller.request_id,
+        datasets=[(dataset_id, role) for dataset_id, role in session.execute(read)],
+        max_attempts=old.max_attempts,
+        retry_of=old.id,
+    )
+    audit.record(
+        session,
+        tenant_id=caller.tenant_id,
+        actor=caller.actor,
+        action="job.retried",
+        resources={"job": job.id, "retry_of": old.id},
+    )
+    return job
+
+
+def blocked_by(session: Session, jobs: Iterable[Job]) -> Mapping[UUID, Sequence[UUID]]:
+    """For each queued job that is due and may not start: the jobs that hold its lane, or wait before it
+    for their next attempt. Derived, never stored."""
+    lanes = {job.lane for job in jobs if job.lane is not None and job.state == State.QUEUED}
+    if not lanes:
+        return {}
+    other = aliased(Job)
+    place = tuple_(other.urgency, other.created_at, other.id)
+    waits = and_(
+        other.state == State.QUEUED,
+        other.not_before > clock(session),
+        place < tuple_(Job.urgency, Job.created_at, Job.id),
+    )
+    pairs = session.execute(
+        select(Job.id, other.id)
+        .join(other, and_(other.lane == Job.lane, other.id != Job.id))
+        .where(Job.lane.in_(lanes), Job.state == State.QUEUED, or_(other.state.in_(ACTIVE), waits))
+        .order_by(other.created_at)
+    )
+    found: dict[UUID, list[UUID]] = defaultdict(list)
+    for job_id, other_id in pairs:
+        found[job_id].append(other_id)
+    return found
+
+
+def events_after(session: Session, job_id: UUID, sequence: int, limit: int = 500) -> Sequence[JobEvent]:
+    """The lines of a job's story after one that a reader has seen."""
+    return session.scalars(
+        select(JobEvent)
+        .where(JobEvent.job_id == job_id, JobEvent.sequence > sequence)
+        .order_by(JobEvent.sequence)
+        .limit(limit)
+    ).all()
+
+
+def _own(session: Session, caller: Caller, job_id: UUID) -> Job:
+    job = locked(session, select(Job).where(Job.id == job_id, Job.tenant_id == caller.tenant_id))
+    if job is None:
+        raise NotFound(f"There is no job {ids.encode('job', job_id)}.")
+    return job

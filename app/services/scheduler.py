@@ -1,0 +1,151 @@
+"""The scheduler: one thread of one process sweeps. Which one, a row of the database says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from sqlalchemy import delete, exists, select, update
+from sqlalchemy.exc import IntegrityError
+
+from app.db import clock
+from app.service import Service
+from app.services import jobs
+from app.services.jobs import ACTIVE, State, Urgency
+from app.services.orphans import remove_orphans
+from app.tables import Dataset, Holder, IdempotencyRecord, Job, Shard
+
+log = logging.getLogger(__name__)
+
+DUTY = "sweep"
+RARE = 10.0  # sweeps of the file store in the life of an orphan
+
+
+class Scheduler:
+    """Sweeps every `sweep_seconds` while it holds the duty, until `stop`."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.owner = f"{socket.gethostname()}:{os.getpid()}-{secrets.token_hex(3)}"
+        self._over = threading.Event()
+        self._files_swept = time.monotonic()
+
+    def run(self) -> None:
+        """Sweep until `stop` is called."""
+        while True:
+            try:
+                if hold(self.service, DUTY, self.owner):
+                    self.sweep()
+            except Exception:  # the edge: a sweep that failed must not be the last
+                log.exception("sweep failed")
+            if self._over.wait(self.service.settings.jobs.sweep_seconds):
+                break
+        release(self.service, DUTY, self.owner)
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def sweep(self) -> None:
+        """Everything that is due, each on its own: one that fails holds no other up."""
+        duties: list[Callable[[Service], object]] = [
+            jobs.sweep,
+            jobs.drop_checkpoints,
+            expire_answers,
+            resume_purges,
+        ]
+        if time.monotonic() - self._files_swept > self.service.settings.jobs.orphan_seconds / RARE:
+            self._files_swept = time.monotonic()
+            duties.append(remove_orphans)
+        for duty in duties:
+            try:
+                duty(self.service)
+            except Exception:
+                log.exception("part of a sweep failed", extra={"duty": duty.__name__})
+
+
+@contextmanager
+def scheduling(service: Service) -> Iterator[Scheduler]:
+    """A scheduler on a thread of this process."""
+    scheduler = Scheduler(service)
+    thread = threading.Thread(target=scheduler.run, name="scheduler", daemon=True)
+    thread.start()
+    try:
+        yield scheduler
+    finally:
+        scheduler.stop()
+        thread.join()
+
+
+def hold(service: Service, duty: str, owner: str) -> bool:
+    """Take or keep a duty that one process has at a time; another one's lapses after three sweeps."""
+    try:
+        with service.db.begin() as session:
+            now = clock(session)
+            until = now + timedelta(seconds=3 * service.settings.jobs.sweep_seconds)
+            mine_or_lapsed = (Holder.owner == owner) | (Holder.expires_at < now)
+            taken = session.execute(
+                update(Holder)
+                .where(Holder.name == duty, mine_or_lapsed)
+                .values(owner=owner, expires_at=until)
+                .returning(Holder.name)
+            ).one_or_none()
+            if taken is None and session.get(Holder, duty) is None:
+                session.add(Holder(name=duty, owner=owner, expires_at=until))
+                return True
+            return taken is not None
+    except IntegrityError:  # another process took it first
+        return False
+
+
+def release(service: Service, duty: str, owner: str) -> None:
+    """Give a duty up, so that the next process need not wait."""
+    with service.db.begin() as session:
+        session.execute(delete(Holder).where(Holder.name == duty, Holder.owner == owner))
+
+
+def expire_answers(service: Service) -> None:
+    """Remove idempotency records that are past their time."""
+    with service.db.begin() as session:
+        old = clock(session) - timedelta(seconds=service.settings.idempotency.keep_seconds)
+        session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < old))
+
+
+def resume_purges(service: Service) -> int:
+    """Queue a purge for each deleted dataset that still has rows stored and no purge under way; returns how
+    many. One that failed is tried again after `orphan_seconds`."""
+    queued = []
+    with service.db.begin() as session:
+        recent = clock(session) - timedelta(seconds=service.settings.jobs.orphan_seconds)
+        under_way = exists().where(
+            Job.kind == "purge",
+            Job.resource_id == Dataset.id,
+            Job.state.in_((State.QUEUED, *ACTIVE)) | (Job.created_at > recent),
+        )
+        stored = exists().where(Shard.dataset_id == Dataset.id)
+        for dataset in session.scalars(
+            select(Dataset).where(Dataset.deleted_at.is_not(None), stored, ~under_way)
+        ).all():
+            job = jobs.new_job(
+                session,
+                tenant_id=dataset.tenant_id,
+                kind="purge",
+                queue="io",
+                lane=None,
+                urgency=Urgency.OFF_LANE,
+                model_id=None,
+                resource_id=dataset.id,
+                request={"dataset": dataset.id.hex},
+                actor="scheduler",
+                request_id=None,
+            )
+            queued.append((job.id, job.queue))
+    for job_id, queue in queued:
+        service.bell.ring(job_id, queue)
+    return len(queued)

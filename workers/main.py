@@ -1,0 +1,93 @@
+"""One worker: a Celery process with the solo pool, and the process that computes for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+
+from celery import signals
+from celery.worker import state
+from sqlalchemy.exc import DBAPIError
+
+from app.config import Settings
+from app.service import open_service
+from app.services import jobs
+from app.services.supervise import environment
+from workers.app import worker_app
+from workers.compute import COMMAND, Compute
+from workers.tasks import Desk
+
+log = logging.getLogger(__name__)
+
+DEAF = 70  # the exit status of a worker that hears no bell
+COMPUTING = ("cpu", "gpu")  # queues whose jobs need torch
+
+
+def run(settings: Settings, queues: Sequence[str], command: Sequence[str] = COMMAND) -> int:
+    """Work until SIGTERM; returns the exit status. Belongs on the main thread."""
+    service = open_service(settings)
+    warm = any(queue in COMPUTING for queue in queues)
+    compute = Compute(environment(settings), warm=warm, command=command)
+    owner = f"{'-'.join(queues)}@{socket.gethostname()}:{os.getpid()}-{secrets.token_hex(3)}"
+    desk = Desk(service, queues, owner, compute, leaving)
+    compute.start()
+    threading.Thread(target=listen, args=(desk, settings), name="ear", daemon=True).start()
+    worker = worker_app(settings, desk).Worker(
+        hostname=owner,
+        queues=list(queues),
+        quiet=True,
+        loglevel=logging.WARNING,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+
+    @signals.worker_ready.connect(weak=False)
+    def look_first(**_: object) -> None:
+        """What was queued while no worker listened needs no bell."""
+        signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
+        desk.work()
+
+    try:
+        worker.start()
+    finally:
+        signals.worker_ready.disconnect(look_first)
+        compute.close()
+        service.close()
+    return int(worker.exitcode or 0)
+
+
+def leaving() -> bool:
+    """Whether Celery was told to stop."""
+    return any(
+        value is not None and value is not False for value in (state.should_stop, state.should_terminate)
+    )
+
+
+def listen(desk: Desk, settings: Settings) -> None:
+    """End the process where jobs wait and no bell is heard: a live process is not yet a working one.
+
+    Whoever started it starts it again, and a worker looks for jobs before it listens.
+    """
+    silent = settings.jobs.silent_seconds
+    since: float | None = None
+    while True:
+        time.sleep(min(silent / 4, 15))
+        try:
+            waits = not desk.busy.is_set() and jobs.waiting(desk.service, desk.queues)
+        except DBAPIError:
+            waits = False
+        now = time.monotonic()
+        if not waits:
+            since = None
+        elif since is None or desk.heard_at > since:
+            since = now
+        elif now - since > silent:
+            log.critical("jobs wait and no bell was heard", extra={"worker": desk.owner})
+            os._exit(DEAF)
