@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.orm import Session, sessionmaker
 
+TOUCHED = "touched"  # in `Session.info`: this transaction moved the change counter
+
 
 class Database:
     """Transactions on one engine.
@@ -19,11 +21,12 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._write = sessionmaker(engine, expire_on_commit=False)
+        self.writers = sessionmaker(engine, expire_on_commit=False)
+        event.listen(self.writers, "before_commit", _move_counter)
         self._read = sessionmaker(engine.execution_options(read_only=True), expire_on_commit=False)
 
     def begin(self) -> AbstractContextManager[Session]:
-        return self._write.begin()
+        return self.writers.begin()
 
     def read(self) -> AbstractContextManager[Session]:
         return self._read.begin()
@@ -73,7 +76,14 @@ def clock(session: Session) -> datetime:
 
 def touch(session: Session) -> None:
     """Tell every process that what it keeps in memory may be old (versions, aliases, keys, models)."""
-    session.execute(text("UPDATE changes SET counter = counter + 1"))
+    session.info[TOUCHED] = True
+
+
+def _move_counter(session: Session) -> None:
+    """The counter is one row for all, so its lock is taken last."""
+    if session.info.get(TOUCHED) and not session.in_nested_transaction():
+        session.flush()
+        session.execute(text("UPDATE changes SET counter = counter + 1"))
 
 
 def change_counter(session: Session) -> int:

@@ -61,6 +61,10 @@ class NotFound(AppError):
     status, code, title = 404, "not-found", "There is no such thing"
 
 
+class MethodNotAllowed(AppError):
+    status, code, title = 405, "method-not-allowed", "That address does not take this method"
+
+
 class Purged(AppError):
     status, code, title = 410, "purged", "This was destroyed"
 
