@@ -43,10 +43,10 @@ migrate: $(READY) ## Bring the database to the newest schema
 	$(BIN)/palimpsest db upgrade
 
 openapi: $(READY) ## Write docs/openapi.json from the code
-	$(BIN)/python -m docs.openapi
+	$(BIN)/python -m docs.generate openapi
 
 docs: $(READY) ## Write docs/methods.md from the registry of methods
-	$(BIN)/python -m docs.methods
+	$(BIN)/python -m docs.generate methods
 
 bench: $(READY) ## Run every benchmark: make bench DATA=DIR
 	@test -n "$(DATA)" || { echo "make bench DATA=DIR, the folder that holds the data sets"; exit 2; }

@@ -15,7 +15,7 @@ import json
 import mimetypes
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -69,11 +69,24 @@ class Event:
 class Client:
     """One connection to one service as one API key."""
 
-    def __init__(self, url: str, key: str, *, attempts: int = 5, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        attempts: int = 5,
+        timeout: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._http = httpx.Client(
-            base_url=url.rstrip("/"), headers={"Authorization": f"Bearer {key}"}, timeout=timeout
+            base_url=url.rstrip("/"),
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=timeout,
+            transport=transport,
         )
         self._attempts = attempts
+        self._sleep = sleep
 
     @classmethod
     def local(cls, data_dir: Path | str = "palimpsest-data", url: str | None = None) -> Client:
@@ -125,10 +138,10 @@ class Client:
             except httpx.TransportError as error:
                 if attempt == self._attempts:
                     raise Unreachable(f"no answer from {self._http.base_url}: {error}") from error
-                time.sleep(_pause(attempt, None))
+                self._sleep(_pause(attempt, None))
                 continue
             if answer.status_code in (429, 503) and attempt < self._attempts:
-                time.sleep(_pause(attempt, answer.headers.get("Retry-After")))
+                self._sleep(_pause(attempt, answer.headers.get("Retry-After")))
                 continue
             break
         if answer.is_error:
@@ -227,7 +240,7 @@ class Client:
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"{job} is {answer['state']} after {timeout:g} seconds")
             if left < 1:
-                time.sleep(min(left, 0.2))
+                self._sleep(min(left, 0.2))
 
     def events(self, job: str, timeout: float | None = None) -> Iterator[Event]:
         """The job's events until it is done; a broken stream is taken up where it ended."""
@@ -254,7 +267,7 @@ class Client:
                     raise Unreachable(f"the events of {job} broke off: {error}") from error
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"{job} is not done after {timeout:g} seconds")
-            time.sleep(_pause(failures or 1, None))
+            self._sleep(_pause(failures or 1, None))
 
 
 def media_type(path: Path) -> str:

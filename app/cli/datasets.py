@@ -1,0 +1,99 @@
+"""`palimpsest dataset`: rows with labels, sent once and never appended to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.options import DataDir, Format, Key, Output, Url, Yes, confirm, connect
+from app.cli.show import say, show_list, show_one
+
+app = typer.Typer(name="dataset", help="Datasets: rows with labels, sent once.", no_args_is_help=True)
+
+COLUMNS = ("id", "name", "format", "rows", "shape", "created_at")
+
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id of the dataset.")]
+
+
+class OnInvalid(StrEnum):
+    """What becomes of rows that cannot be used."""
+
+    REJECT = "reject"
+    QUARANTINE = "quarantine"
+
+
+class Split(StrEnum):
+    """What rows are for."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+
+
+@app.command()
+def create(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help=".npz .npy .safetensors .parquet .csv .jsonl .json or .zip of images",
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="Name to show; default the file's.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label of every row, for files without labels.")] = None,
+    split: Annotated[Split | None, typer.Option(help="What the rows are for, where they do not say.")] = None,
+    on_invalid: Annotated[
+        OnInvalid | None, typer.Option(help="Refuse the file, or leave bad rows out.")
+    ] = None,
+    content_type: Annotated[str | None, typer.Option(help="Format, where the name does not say it.")] = None,
+    idempotency_key: Key = None,
+    output: Output = Format.TABLE,
+    data_dir: DataDir = None,
+    url: Url = None,
+) -> None:
+    """Send a file of rows."""
+    with connect(data_dir, url) as api:
+        answer = api.send(
+            file,
+            content_type,
+            key=idempotency_key,
+            name=name or file.stem,
+            label=label,
+            split=split,
+            on_invalid=on_invalid,
+        )
+        show_one(answer, output)
+
+
+@app.command("list")
+def list_(output: Output = Format.TABLE, data_dir: DataDir = None, url: Url = None) -> None:
+    """List datasets, oldest first."""
+    with connect(data_dir, url) as api:
+        show_list(api.items("datasets"), COLUMNS, output)
+
+
+@app.command()
+def get(
+    dataset: Dataset,
+    report: Annotated[
+        bool, typer.Option("--report", help="Show what was accepted and what was not.")
+    ] = False,
+    output: Output = Format.TABLE,
+    data_dir: DataDir = None,
+    url: Url = None,
+) -> None:
+    """Show one dataset."""
+    with connect(data_dir, url) as api:
+        show_one(api.get(f"datasets/{dataset}/report" if report else f"datasets/{dataset}"), output)
+
+
+@app.command()
+def delete(dataset: Dataset, yes: Yes = False, data_dir: DataDir = None, url: Url = None) -> None:
+    """Destroy a dataset's rows and keys; versions that used it stay."""
+    confirm(f"Destroy the rows of {dataset}?", yes)
+    with connect(data_dir, url) as api:
+        api.call("DELETE", f"datasets/{dataset}")
+        say(f"{dataset} is destroyed")

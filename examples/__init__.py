@@ -1,0 +1,1 @@
+"""Scripts that talk to a started service over HTTP."""

@@ -1,0 +1,195 @@
+"""A model that learns digits in three goes, over HTTP, on scikit-learn's 8x8 images.
+
+A small convolutional network learns 0 to 4; FeTrIL adds 5 to 7 and then 8 and 9, with nothing kept of the
+past but one centroid a class. For comparison the same network learns all ten digits at once.
+
+    python -m examples.demo [--keep]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+from sklearn.datasets import load_digits
+
+from app.cli.follow import draw
+from app.client import Client
+from examples import pictures, service
+
+TARGET = 0.955
+GOES = ((0, 1, 2, 3, 4), (5, 6, 7), (8, 9))
+EVAL_SHARE = 0.3
+SHOWN = 10
+SEED = 0
+JOB_SECONDS = 300.0
+
+Images = NDArray[np.uint8]  # (rows, 8, 8)
+Labels = NDArray[np.int64]  # (rows,)
+
+out = Console()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="make demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the service running at the end")
+    keep = parser.parse_args(argv).keep
+    folder = Path(tempfile.mkdtemp(prefix="palimpsest-demo-"))
+    out.print("Starting a service of its own ...", style="dim")
+    process = service.start(folder)
+    try:
+        with Client.local(folder) as api:
+            reached = show(api)
+    except BaseException:
+        service.stop(process)
+        shutil.rmtree(folder)
+        raise
+    if keep:
+        say_where(folder, process.pid)
+    else:
+        service.stop(process)
+        shutil.rmtree(folder)
+    if reached < TARGET:
+        out.print(f"[red]{reached:.4f} is below the target of {TARGET}[/red]")
+        return 1
+    out.print(f"[green]Final accuracy over ten digits {reached:.4f} (target {TARGET})[/green]")
+    return 0
+
+
+def show(api: Client) -> float:
+    """The whole demonstration against a started service; the last version's accuracy over ten digits."""
+    images, labels, is_eval = digits()
+    datasets = [send(api, images, labels, is_eval, digits_of) for digits_of in GOES]
+    grown = create(api, "digits")
+    for number, (dataset, learnt) in enumerate(zip(datasets, GOES, strict=True)):
+        method, params = ("supervised", {}) if number == 0 else ("fetril", {"solver": "svm"})
+        job = api.update(grown, [dataset], method, params, alias="production", seed=SEED)
+        end(draw(api, job["id"], f"{method} learns {name(learnt)}", JOB_SECONDS))
+    at_once = create(api, "digits-at-once")
+    job = api.update(at_once, datasets, "supervised", seed=SEED)
+    end(draw(api, job["id"], f"supervised learns {name(range(10))}", JOB_SECONDS))
+
+    versions = sorted(api.items(f"models/{grown}/versions"), key=lambda version: version["number"])
+    reference = api.get(f"models/{at_once}/versions/1")
+    out.print(accuracies(versions, reference))
+    out.print(lineage(api, grown, versions))
+    shown = np.flatnonzero(is_eval)[:SHOWN]
+    predictions(api, grown, images[shown], labels[shown])
+    return float(versions[-1]["metrics"]["accuracy"]["all"])
+
+
+def digits() -> tuple[Images, Labels, NDArray[np.bool_]]:
+    """The 1,797 images as uint8, their labels, and which are for evaluation: three of ten of each class."""
+    data = load_digits()
+    images = np.rint(data.images * (255 / 16)).astype(np.uint8)
+    labels = data.target.astype(np.int64)
+    is_eval = np.zeros(len(labels), bool)
+    generator = np.random.default_rng(SEED)
+    for digit in range(10):
+        rows = generator.permutation(np.flatnonzero(labels == digit))
+        is_eval[rows[: round(len(rows) * EVAL_SHARE)]] = True
+    return images, labels, is_eval
+
+
+def send(
+    api: Client, images: Images, labels: Labels, is_eval: NDArray[np.bool_], learnt: Sequence[int]
+) -> str:
+    """Upload the rows of some digits as .npz; answers the id of the dataset."""
+    rows = np.isin(labels, learnt)
+    file = io.BytesIO()
+    split = np.where(is_eval[rows], "eval", "train")
+    np.savez(file, x=images[rows], label=labels[rows], split=split)
+    dataset = api.send(file.getvalue(), "application/x-npz", name=f"digits {name(learnt)}")
+    return str(dataset["id"])
+
+
+def create(api: Client, title: str) -> str:
+    """A model of 8x8 images with a small convolutional network; answers its id."""
+    body = {
+        "name": title,
+        "task": "classification",
+        "input": {"kind": "image", "shape": [8, 8]},
+        "network": {"name": "convnet"},
+    }
+    return str(api.post("models", body)["id"])
+
+
+def end(job: dict[str, Any]) -> None:
+    """Stop the demonstration where a job did not succeed."""
+    if job["state"] != "succeeded":
+        raise SystemExit(f"{job['id']} {job['state']}: {job['error']}")
+
+
+def name(learnt: Sequence[int]) -> str:
+    """`0 to 4`, `8 and 9`."""
+    return f"{learnt[0]} {'and' if len(learnt) == 2 else 'to'} {learnt[-1]}"
+
+
+def accuracies(versions: Sequence[dict[str, Any]], reference: dict[str, Any]) -> Table:
+    """Accuracy on the evaluation rows of every version: digits it knew before, new ones, all."""
+    table = Table(
+        "version", "method", "old", "new", "all", title="Accuracy on rows no version was trained on"
+    )
+    for version in versions:
+        table.add_row(f"{version['number']}", version["method"]["name"], *parts(version))
+    table.add_section()
+    table.add_row("", "all ten at once", *parts(reference), style="dim")
+    return table
+
+
+def parts(version: dict[str, Any]) -> list[str]:
+    accuracy = version["metrics"]["accuracy"]
+    return ["-" if accuracy[part] is None else f"{accuracy[part]:.4f}" for part in ("old", "new", "all")]
+
+
+def lineage(api: Client, model: str, versions: Sequence[dict[str, Any]]) -> Tree:
+    """Every version under its parent, with the datasets that trained it."""
+    names = {dataset["id"]: dataset["name"] for dataset in api.items("datasets")}
+    root = Tree("Lineage of [bold]digits[/bold]")
+    branches = {None: root}
+    for version in versions:
+        edges = api.get(f"models/{model}/versions/{version['number']}/lineage")["datasets"]
+        own = [names[edge["dataset"]] for edge in edges if edge["role"] == "train" and not edge["inherited"]]
+        text = f"version {version['number']}: {version['method']['name']} on {', '.join(own)}"
+        branches[version["number"]] = branches[version["parent"]].add(text)
+    return root
+
+
+def predictions(api: Client, model: str, images: Images, labels: Labels) -> None:
+    """Draw a few images with what `production` says of them and how sure it is."""
+    answer = api.predict(model, images.tolist(), alias="production")
+    said = [prediction["label"] for prediction in answer["predictions"]]
+    captions = [
+        f"{text} ✓" if text == str(label) else f"{text} ≠ {label}"
+        for text, label in zip(said, labels, strict=True)
+    ]
+    out.print(f"Predictions of production (version {answer['version']}):")
+    for line in pictures.row(list(images), captions, out.is_terminal, gap=2):
+        out.print(line)
+
+
+def say_where(folder: Path, process: int) -> None:
+    """How to go on with the service that was left running."""
+    address = (folder / "address").read_text().strip()
+    out.print(
+        f"The service still runs at {address} (process {process}); try, and stop it with Ctrl-C's signal:"
+    )
+    out.print(f"  {sys.executable} -m app.cli version list digits --data-dir {folder}", soft_wrap=True)
+    out.print(f"  kill -INT {process}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
