@@ -106,7 +106,7 @@ def run(before: Snapshot, data: Data, params: FetrilParams, ctx: Context) -> Out
     total = _total(rows, params)
     found = class_centroids(rows.labels, rows.classes, reported(rows.blocks(), ctx, total, "centroids"))
     centroids = merge(before.centroids, found)
-    classes = _classes(rows.classes, found, centroids, params.donor)
+    classes = classes_of(rows.classes, found, centroids, params.donor)
     solve = _closed_form if params.solver == "closed_form" else _iterative
     head, report = solve(rows, classes, unit(before.grid), params, ctx)
     ctx.report(total, total, "done")
@@ -122,7 +122,7 @@ def _total(rows: Rows, params: FetrilParams) -> int:
     )
 
 
-def _classes(
+def classes_of(
     new: tuple[str, ...], found: dict[str, Centroid], centroids: dict[str, Centroid], rule: Rule
 ) -> Classes:
     names = by_key(centroids)
