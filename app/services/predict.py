@@ -1,0 +1,208 @@
+"""Predictions: a version kept warm, a bounded number of callers, and turns between them.
+
+Nothing here writes: a prediction leaves every row and file as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import numpy as np
+import threadpoolctl
+import torch
+from numpy.typing import NDArray
+
+from app import ids
+from app.errors import ArtifactCorrupt, NonFinite, NotReady, VersionNotReady
+from app.methods.base import Unfit
+from app.methods.parts.features import embed
+from app.methods.parts.scoring import top_k
+from app.metrics import ARTIFACT_FAILURES, PREDICT_SECONDS
+from app.service import Caller, Service
+from app.services import loaded, serving
+from app.services.inputs import POINTER, check_rows
+from app.services.loaded import Cache, Ready
+from app.services.memory import Memory
+from app.services.serving import Target
+from app.services.turns import Steps, Turns
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+DAMAGED_SECONDS = 30.0  # how long a damaged version is not opened again
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a caller wants to know. Without alias and version the latest version answers."""
+
+    inputs: Sequence[Any] | NDArray[Any]
+    alias: str | None = None
+    version: int | None = None
+    top_k: int = 1
+
+
+class Predictor:
+    """One per process. `predict` is called on the event loop and computes elsewhere."""
+
+    def __init__(self, service: Service, memory: Memory) -> None:
+        api = service.settings.api
+        self._service = service
+        self._memory = memory
+        self._most_rows = service.settings.limits.predict_rows
+        self._admitted_most = api.predict_queue + api.predict_threads
+        self._admitted = 0  # touched on the event loop only
+        self._damaged: dict[UUID, float] = {}  # version -> when it may be tried again
+        self.cache = Cache(lambda id: loaded.read(service, id), api.cache_bytes)
+        self.turns = Turns(api.predict_threads, _limit_threads(api.predict_threads))
+
+    def close(self) -> None:
+        self.turns.close()
+        self.cache.close()
+
+    async def predict(self, caller: Caller, model_id: UUID, read: Callable[[], Ask], size: int) -> bytes:
+        """The answer as JSON (`schemas.predict.PredictRead`).
+
+        `read` parses a body of `size` bytes; a large one is parsed in a turn. Raises `NotReady` beyond the
+        queue, and whatever is wrong with the request.
+        """
+        with self._admit(), PREDICT_SECONDS.time():
+            ask = read() if size <= 1 << 16 else await _wait(self.turns.submit(_once(read)))
+            target = await self._target(caller.tenant_id, model_id, ask)
+            served, ready = await self._open(target)
+            rows = check_rows(ask.inputs, target.input, self._most_rows)
+            shown = await _wait(self.turns.submit(_compute(ready, rows, ask.top_k, served.hidden)))
+        return _answer(target, served, ready, shown)
+
+    @contextmanager
+    def _admit(self) -> Iterator[None]:
+        if self._admitted >= self._admitted_most:
+            raise NotReady("too many predictions are waiting", headers={"Retry-After": "1"})
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+
+    async def _target(self, tenant_id: UUID, model_id: UUID, ask: Ask) -> Target:
+        key = ("predict", tenant_id, model_id, ask.alias, ask.version)
+        found: Target | None = self._memory.peek(key)
+        if found is not None:
+            return found
+
+        def load() -> Target:
+            with self._service.db.read() as session:
+                self.cache.drop(serving.purged(session, self.cache.held()))
+                return serving.resolve(session, tenant_id, model_id, ask.alias, ask.version)
+
+        return await asyncio.to_thread(self._memory.get, key, load)
+
+    async def _open(self, target: Target) -> tuple[Target, Ready]:
+        """The version that was asked for; behind an alias, the newest healthy one where it is damaged."""
+        try:
+            return target, await self._ready(target)
+        except ArtifactCorrupt:
+            if target.alias is None:
+                raise
+            for other in await asyncio.to_thread(self._instead, target):
+                try:
+                    return other, await self._ready(other)
+                except ArtifactCorrupt:
+                    continue
+            raise
+
+    async def _ready(self, target: Target) -> Ready:
+        id = target.version_id
+        found = self.cache.peek(id)
+        if found is not None:
+            return found
+        if self._damaged.get(id, 0.0) > time.monotonic():
+            raise ArtifactCorrupt(f"a stored file of version {target.number} is damaged or gone")
+        try:
+            return await _wait(self.cache.get(id))
+        except ArtifactCorrupt:
+            self._damaged[id] = time.monotonic() + DAMAGED_SECONDS
+            ARTIFACT_FAILURES.inc()
+            log.error("a version is damaged: out of service", extra={"version_id": id.hex})
+            raise
+
+    def _instead(self, target: Target) -> list[Target]:
+        with self._service.db.read() as session:
+            return serving.instead(session, target)
+
+
+async def _wait(future: Future[T]) -> T:
+    """Await without cancelling: others may wait for the same load."""
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def _once(read: Callable[[], T]) -> Steps[T]:
+    """One step as a task."""
+    return read()
+    yield
+
+
+def _compute(ready: Ready, rows: NDArray[Any], k: int, hidden: frozenset[UUID]) -> Steps[list[str]]:
+    """JSON of the predictions of some rows at a time: grid features, scores, the best classes."""
+    banned = [i for i, id in enumerate(ready.class_ids) if id in hidden]
+    k = min(k, len(ready.classes) - len(banned))
+    if k < 1:
+        raise VersionNotReady("no class of this version may be predicted any more")
+    shown = []
+    for start in range(0, len(rows), ready.rows_per_step):
+        if start:
+            yield
+        part = rows[start : start + ready.rows_per_step]
+        try:
+            [features] = embed(ready.network, [part], ready.grid, batch=len(part))
+        except Unfit:
+            raise NonFinite("the network gives values that are not finite", pointer=POINTER) from None
+        scores = ready.scorer(features)
+        scores[:, banned] = -np.inf
+        shown.append(_show(ready, *top_k(scores, k)))
+    return shown
+
+
+def _show(ready: Ready, best: NDArray[np.int64], scores: NDArray[np.float32]) -> str:
+    """JSON objects, one a row, without the brackets of their list."""
+    rows = []
+    for classes, values in zip(best.tolist(), scores.tolist(), strict=True):
+        tops = [
+            {"label": ready.classes[at], "class_id": ready.class_names[at], "score": value}
+            for at, value in zip(classes, values, strict=True)
+        ]
+        rows.append({**tops[0], "top_k": tops} if len(tops) > 1 else tops[0])
+    return json.dumps(rows, ensure_ascii=False)[1:-1]
+
+
+def _answer(asked: Target, served: Target, ready: Ready, shown: list[str]) -> bytes:
+    head = {
+        "model": ids.encode("mdl", served.model_id),
+        "version": served.number,
+        "alias": served.alias,
+        "instead_of": asked.number if served is not asked else None,
+        "class_map_digest": ready.class_map_digest,
+    }
+    return f'{json.dumps(head)[:-1]}, "predictions": [{", ".join(shown)}]}}'.encode()
+
+
+def _limit_threads(workers: int) -> Callable[[], None]:
+    """Leave a core to the event loop: called in each thread that computes."""
+    cores = len(os.sched_getaffinity(0))
+    each = max(1, (cores - 1) // workers)
+
+    def prepare() -> None:
+        torch.set_num_threads(each)
+        threadpoolctl.threadpool_limits(each, user_api="blas")
+
+    return prepare
