@@ -20,7 +20,7 @@ def celery_app(settings: Settings) -> Celery:
     """The Celery client and worker configuration, the same in every process."""
     app = Celery("palimpsest")
     app.conf.update(
-        broker_url=settings.broker.url or "filesystem://",
+        broker_url=settings.broker.url or "filesystem://localhost",
         broker_transport_options=_transport(settings),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -11,16 +11,18 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
-from app import config
+from app import config, logs
 from app.service import open_service
 from app.services.jobs import ClaimedJob, Signal
 from workers import runner
 from workers.parent import die_with
 
 log = logging.getLogger(__name__)
+
+WARM = ("app.methods", *runner.KINDS.values())
 
 
 class Inbox:
@@ -42,17 +44,17 @@ class Inbox:
         self.jobs.put(None)
 
 
-def main(kinds: Mapping[str, str] = runner.KINDS) -> None:
-    """Run one job after another; `kinds` names the module of each kind of job."""
+def main(kinds: Mapping[str, str] = runner.KINDS, warm: Sequence[str] = WARM) -> None:
+    """Run one job after another; `kinds` names the module of each kind of job, `warm` what it needs at hand."""
     arguments = _arguments()
     die_with(arguments.parent, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the worker's to pass on
     answers = _own_output()
-    inbox = Inbox(sys.stdin.buffer)
+    logs.configure()
+    inbox = Inbox(os.fdopen(os.dup(0), "rb"))
     service = open_service(config.load().settings)
     if arguments.warm:
-        for name in ("app.methods", *kinds.values()):
-            importlib.import_module(name)
+        _import(warm)
     try:
         while (claimed := inbox.jobs.get()) is not None:
             runner.run(service, claimed, lambda: inbox.signal, kinds)
@@ -67,6 +69,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--warm", action="store_true")
     return parser.parse_args()
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Import ahead of the first job. What cannot be imported is that job's error, not the end of the process."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception:
+            log.exception("not imported", extra={"imported": name})
 
 
 def _own_output() -> BinaryIO:

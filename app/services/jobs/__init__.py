@@ -9,7 +9,15 @@ from app.services.jobs.ends import cancelled, drop_checkpoints, fail, finish, re
 from app.services.jobs.leases import ClaimedJob, LeaseLost, Signal, Stopped, guard, look, progress, renew
 from app.services.jobs.rows import ACTIVE, DONE, Cause, State, Urgency, new_job, say
 from app.services.jobs.sweeps import lane_head, sweep, waiting
-from app.services.jobs.wishes import blocked_by, cancel, events_after, retry, retry_in
+from app.services.jobs.wishes import (
+    blocked_by,
+    cancel,
+    cancel_in,
+    check_cancellable,
+    events_after,
+    retry,
+    retry_in,
+)
 
 __all__ = [
     "ACTIVE",
@@ -23,7 +31,9 @@ __all__ = [
     "Urgency",
     "blocked_by",
     "cancel",
+    "cancel_in",
     "cancelled",
+    "check_cancellable",
     "claim",
     "drop_checkpoints",
     "events_after",

@@ -65,7 +65,9 @@ class ClaimedJob:
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> ClaimedJob:
         uuids = ("id", "tenant_id", "lane", "model_id", "resource_id")
-        return cls(**{k: UUID(v) if k in uuids and v is not None else v for k, v in tree.items()})
+        values: dict[str, Any] = {**tree}
+        values.update({name: UUID(values[name]) for name in uuids if values[name] is not None})
+        return cls(**values)
 
 
 def renew(service: Service, claimed: ClaimedJob) -> Signal:

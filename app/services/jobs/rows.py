@@ -106,6 +106,6 @@ def say(session: Session, job_id: UUID, now: datetime, event: str, data: Mapping
     session.add(JobEvent(job_id=job_id, created_at=now, event=event, data=dict(data)))
 
 
-def locked(session: Session, query: Select[tuple[Job]]) -> Job | None:
+def locked(session: Session, query: Select[Job]) -> Job | None:
     """The row of a query, held until the transaction ends (on SQLite a write transaction holds them all)."""
     return session.scalars(query.with_for_update().execution_options(populate_existing=True)).one_or_none()

@@ -25,17 +25,28 @@ def cancel(service: Service, caller: Caller, job_id: UUID) -> Job:
     """Cancel a job: a queued one at once, a running one at its next safe point."""
     with service.db.begin() as session:
         job = _own(session, caller, job_id)
-        if job.state in DONE or job.kind in NEVER_CANCELLED:
-            raise JobNotCancellable(f"The {job.kind} job is {job.state} and cannot be cancelled.")
-        now = clock(session)
-        if job.state == State.QUEUED:
-            job.cancel_requested = True
-            cancel_row(session, job, now)
-        elif job.state == State.RUNNING:
-            job.cancel_requested = True
-            job.state = State.CANCELLING
-            job.revision += 1
-            say(session, job.id, now, "state", {"state": State.CANCELLING})
+        check_cancellable(job)
+        return cancel_in(session, caller, job_id)
+
+
+def check_cancellable(job: Job) -> None:
+    """Raises `JobNotCancellable` where a job has ended, or is one that is always carried out."""
+    if job.state in DONE or job.kind in NEVER_CANCELLED:
+        raise JobNotCancellable(f"The {job.kind} job is {job.state} and cannot be cancelled.")
+
+
+def cancel_in(session: Session, caller: Caller, job_id: UUID) -> Job:
+    """`cancel` inside a transaction of the caller; a job that has ended stays as it is."""
+    job, now = _own(session, caller, job_id), clock(session)
+    if job.state == State.QUEUED:
+        job.cancel_requested = True
+        cancel_row(session, job, now)
+    elif job.state == State.RUNNING:
+        job.cancel_requested = True
+        job.state = State.CANCELLING
+        job.revision += 1
+        say(session, job.id, now, "state", {"state": State.CANCELLING})
+    if job.cancel_requested:
         audit.record(
             session,
             tenant_id=caller.tenant_id,
