@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI
 
 from app import __version__
-from app.api import audit, health, keys, openapi, problems
+from app.api import artifacts, audit, health, jobs, keys, limits, methods, openapi, predict, problems
 from app.api.deps import known_query
 from app.api.edge import Edge
 from app.service import Service
+from app.services.feed import Feed
 from app.services.keys import Keys
 from app.services.memory import Memory
+from app.services.predict import Predictor
 
 log = logging.getLogger(__name__)
 
 ROUTERS: tuple[APIRouter, ...] = (
+    predict.router,
+    artifacts.router,
+    jobs.router,
+    methods.router,
+    limits.router,
     keys.router,
     audit.router,
     health.version_router,
@@ -27,17 +35,25 @@ ROUTERS: tuple[APIRouter, ...] = (
 
 
 def create_app(service: Service) -> FastAPI:
-    """The app over an opened service whose schema is up to date; closing the service stays with the caller."""
+    """The app over an opened service with an up-to-date schema; whoever opened the service closes it."""
     memory = Memory(service.db, service.settings.api.refresh_seconds)
     api_keys = Keys(service.db, memory)
+    feed = Feed(service.db)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         memory.start(also=api_keys.write_uses)
+        app.state.predictor = predictor = Predictor(service, memory)
+        poller = asyncio.create_task(feed.run())
         log.info("api started")
         try:
             yield
         finally:
+            feed.close()
+            poller.cancel()
+            with suppress(asyncio.CancelledError):
+                await poller
+            await to_thread.run_sync(predictor.close)
             await to_thread.run_sync(memory.stop)
             log.info("api stopped")
 
@@ -49,7 +65,7 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service, app.state.memory, app.state.keys = service, memory, api_keys
+    app.state.service, app.state.memory, app.state.feed = service, memory, feed
     problems.install(app)
     app.include_router(health.router)
     for router in ROUTERS:

@@ -23,6 +23,7 @@ from app.errors import (
 )
 from app.service import Caller, Service
 from app.services.access import tenant_key
+from app.services.feed import Feed
 from app.services.idempotency import Once
 from app.services.memory import Memory
 
@@ -41,8 +42,14 @@ def _memory(request: Request) -> Memory:
     return memory
 
 
+def _feed(request: Request) -> Feed:
+    feed: Feed = request.app.state.feed
+    return feed
+
+
 ServiceDep = Annotated[Service, Depends(_service)]
 MemoryDep = Annotated[Memory, Depends(_memory)]
+FeedDep = Annotated[Feed, Depends(_feed)]
 
 
 class Allowed:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -36,6 +38,23 @@ def require_match(header: str | None, revision: int | str) -> None:
         )
     if not matches(header, etag(revision)):
         raise PreconditionFailed(f"the ETag is now {etag(revision)}", pointer="If-Match")
+
+
+def reading(header: str | None) -> Callable[[int | None], None]:
+    """What a service calls with the revision that is there, or None where there is nothing yet."""
+
+    def check(revision: int | None) -> None:
+        if revision is not None:
+            require_match(header, revision)
+        elif header is not None:
+            raise PreconditionFailed("nothing is there to match", pointer="If-Match")
+
+    return check
+
+
+def body_tag(body: bytes) -> str:
+    """The tag of an answer that has no revision of its own."""
+    return etag(hashlib.blake2b(body, digest_size=12).hexdigest())
 
 
 @dataclass(frozen=True)

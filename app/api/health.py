@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import version as installed
 
 from fastapi import APIRouter, Response
@@ -34,6 +35,13 @@ class VersionRead(Answer):
 
 
 LIVE = Live(status="ok")
+
+
+@cache
+def _version() -> VersionRead:
+    return VersionRead(
+        version=__version__, api="/v1", python=platform.python_version(), torch=installed("torch")
+    )
 
 
 @router.get("/livez", operation_id="operations_livez")
@@ -71,6 +79,4 @@ def metrics(service: ServiceDep) -> Response:
 @version_router.get("/version", operation_id="operations_version")
 async def read_version() -> VersionRead:
     """Release and interface."""
-    return VersionRead(
-        version=__version__, api="/v1", python=platform.python_version(), torch=installed("torch")
-    )
+    return _version()

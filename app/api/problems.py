@@ -24,7 +24,12 @@ log = logging.getLogger(__name__)
 
 MEDIA = "application/problem+json"
 RETRY_AFTER = "2"
-EVERYWHERE = (errors.InvalidRequest, errors.Unauthorized, errors.Forbidden, errors.NotReady)
+EVERYWHERE: tuple[type[AppError], ...] = (
+    errors.InvalidRequest,
+    errors.Unauthorized,
+    errors.Forbidden,
+    errors.NotReady,
+)
 
 
 class ProblemFault(BaseModel):
@@ -223,5 +228,5 @@ async def _page(code: str) -> HTMLResponse:
     return HTMLResponse(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
         f"<h1>{html.escape(kind.title)}</h1><p>Code <code>{kind.code}</code>, status {kind.status}.</p>"
-        f"<p>{again} The fields <code>detail</code> and <code>errors</code> of the answer say what to change.</p>"
+        f"<p>{again} Read its <code>detail</code> and <code>errors</code>.</p>"
     )

@@ -9,7 +9,7 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 from app import ids
 from app.db import clock, touch
 from app.errors import NameConflict, NotFound, ValidationFailed
-from app.service import Caller, Service
 from app.schemas.keys import KeyCreated, KeyRead
+from app.service import Caller, Service
 from app.services import audit
 from app.services.idempotency import Once
 from app.services.paging import Page, Place, Window, window

@@ -32,7 +32,7 @@ class Window(Generic[Row]):
     more: bool
 
 
-def window(session: Session, query: Select[tuple[Row]], page: Page[Place], table: Any) -> Window[Row]:
+def window(session: Session, query: Select[Row], page: Page[Place], table: Any) -> Window[Row]:
     """Run a query over a table with `created_at` and `id`, in that order, one page of it."""
     if page.after is not None:
         query = query.where(tuple_(table.created_at, table.id) > tuple_(*page.after))
