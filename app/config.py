@@ -106,6 +106,7 @@ class Limits(Section):
     subjects_per_row: int = Field(1_000, ge=1, description="Persons named by one row.")
     predict_rows: int = Field(10_000, ge=1, description="Rows of one prediction.")
     predict_bytes: int = Field(64 * MIB, ge=1, description="Largest body of one prediction.")
+    import_bytes: int = Field(512 * MIB, ge=1, description="Largest imported head, and what it expands to.")
     idle_seconds: float = Field(60, gt=0, description="How long an upload may send nothing.")
 
 

@@ -27,8 +27,6 @@ class Model(WithId, Base):
     weights_id: Mapped[UUID | None] = mapped_column(ForeignKey("uploads.id"))
     evaluation_id: Mapped[UUID | None] = mapped_column(ForeignKey("datasets.id"))
     gates: Mapped[dict[str, Any]]
-    keep_versions: Mapped[int]
-    on_taint: Mapped[str]
     min_centroid_rows: Mapped[int]
     revision: Mapped[int] = mapped_column(default=1)
     deleted_at: Mapped[datetime | None]

@@ -1,0 +1,108 @@
+"""Models on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from app.ids import ClassId, DatasetId, ModelId, UploadId
+from app.methods.base import Task
+from app.methods.networks.spec import InputSpec, NetworkSpec
+from app.methods.parts.grid import Grid
+from app.schemas.base import Answer, Body, Name
+from app.tables import Model
+
+GRID: TypeAdapter[Grid] = TypeAdapter(Grid)
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelInput(InputSpec):
+    """The form of one row, and the fixed-point grid that its features are put on."""
+
+    grid: Grid = Field(
+        "normalised",
+        description="normalised: rows of length one; {exponent}: integers times 2**exponent.",
+    )
+
+
+class ModelNetwork(NetworkSpec):
+    """The network that turns rows into features."""
+
+    weights: UploadId | None = Field(None, description="An upload with this network's weights.")
+
+
+class Gates(Body):
+    """What a version must reach before a job moves an alias to it."""
+
+    min_old: Share | None = Field(None, description="Least accuracy on classes the parent knew.")
+    min_new: Share | None = Field(None, description="Least accuracy on new classes.")
+    max_forgetting: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        None, description="Largest mean loss of accuracy on old classes."
+    )
+
+
+class ModelChange(Body):
+    """What may be changed of a model; a field that is left out stays."""
+
+    evaluation: DatasetId | None = Field(None, description="Dataset that every version is measured on.")
+    gates: Gates = Field(default_factory=Gates)
+    min_centroid_rows: int = Field(
+        5, ge=1, le=1_000_000, description="Classes of fewer rows show no centroid, except to scope admin."
+    )
+
+
+class ModelCreate(ModelChange):
+    """A new model."""
+
+    name: Name
+    task: Task
+    input: ModelInput
+    network: ModelNetwork = Field(default_factory=lambda: ModelNetwork(name="identity"))
+
+
+class ModelRead(Answer):
+    """A named lineage of versions."""
+
+    id: ModelId
+    name: str
+    task: str
+    input: ModelInput
+    network: ModelNetwork
+    evaluation: DatasetId | None
+    gates: Gates
+    min_centroid_rows: int
+    revision: int
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: Model) -> ModelRead:
+        return cls(
+            id=row.id,
+            name=row.name,
+            task=row.task,
+            input=ModelInput(**row.input, grid=GRID.validate_python(row.grid)),
+            network=ModelNetwork(**row.network, weights=row.weights_id),
+            evaluation=row.evaluation_id,
+            gates=Gates(**row.gates),
+            min_centroid_rows=row.min_centroid_rows,
+            revision=row.revision,
+            created_at=row.created_at,
+        )
+
+
+class ClassRead(Answer):
+    """A class of a model: its id never changes its meaning."""
+
+    id: ClassId
+    name: str
+    retired: bool = Field(description="Never predicted any more; the name stays reserved.")
+    versions: list[int] = Field(description="Numbers of the versions that know it.")
+    created_at: datetime
+
+
+class ClassList(Answer):
+    """Every class of a model, by creation."""
+
+    items: list[ClassRead]

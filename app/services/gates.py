@@ -1,0 +1,34 @@
+"""What a version must reach before a job moves an alias to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from app.schemas.models import Gates
+
+
+def evaluate(gates: Gates, metrics: Mapping[str, Any], known_before: Collection[str]) -> list[dict[str, Any]]:
+    """One line per gate that is set and applies: its limit, the value measured, whether it holds.
+
+    Gates on old classes do not apply to a version whose parent knew none, nor those on new classes to one
+    that brings none. A gate whose value could not be measured does not hold.
+    """
+    has_old = bool(known_before)
+    has_new = any(name not in known_before for name in metrics.get("per_class", {}))
+    lines = (
+        ("min_old", gates.min_old, metrics.get("accuracy_old"), has_old),
+        ("min_new", gates.min_new, metrics.get("accuracy_new"), has_new),
+        ("max_forgetting", gates.max_forgetting, metrics.get("forgetting"), has_old),
+    )
+    return [
+        {"gate": name, "limit": limit, "value": value, "holds": _holds(name, limit, value)}
+        for name, limit, value, applies in lines
+        if applies and limit is not None
+    ]
+
+
+def _holds(name: str, limit: float, value: float | None) -> bool:
+    if value is None:
+        return False
+    return value <= limit if name.startswith("max") else value >= limit

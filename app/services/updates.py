@@ -1,0 +1,248 @@
+"""The door for new-class data: every check that can be made early, then one job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from app import ids, methods
+from app.errors import (
+    AlreadyUsed,
+    MissingData,
+    TooFewSamples,
+    UnsupportedTask,
+    ValidationFailed,
+    VersionTainted,
+)
+from app.methods.base import Method, Task
+from app.schemas.jobs import JobRead
+from app.schemas.updates import UpdateCreate
+from app.service import Caller, Service
+from app.services import aliases, audit, classes, features, jobs, ledger, models, versions
+from app.tables import Dataset, Job, Model, Version, VersionDataset
+
+if TYPE_CHECKING:
+    from app.services.idempotency import Once
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What an update stands on when it is looked at: its base, and its datasets."""
+
+    model: Model
+    base: Version | None
+    datasets: Sequence[Dataset]
+    evaluation: Dataset | None
+
+
+def submit(
+    service: Service, caller: Caller, model_id: UUID, body: UpdateCreate, once: Once | None = None
+) -> Job:
+    """Check the request, record its job, and once that is committed wake a worker."""
+    method = methods.BY_NAME[body.method.name]
+    with service.db.begin() as session:
+        if once:
+            once.begin(session)
+        model = models.get(session, caller.tenant_id, model_id)
+        request = _request(body, may_promote=bool({"promote", "admin"} & caller.scopes))
+        ground = survey(session, model, request)
+        check(session, ground, method, request, service.settings.limits.classes, _has_queued(session, model))
+        if body.alias:
+            aliases.check_promotion(session, caller, model, body.alias)
+        job = jobs.new_job(
+            session,
+            tenant_id=caller.tenant_id,
+            kind="update",
+            queue=service.settings.jobs.update_queue,
+            lane=model.id,
+            urgency=jobs.Urgency.ON_LANE,
+            model_id=model.id,
+            resource_id=None,
+            request=request,
+            actor=caller.actor,
+            request_id=caller.request_id,
+            datasets=_roles(ground),
+            max_attempts=service.settings.jobs.max_attempts,
+        )
+        resources = {"model": model.id, "job": job.id}
+        audit.record(
+            session,
+            tenant_id=caller.tenant_id,
+            actor=caller.actor,
+            action="update.requested",
+            resources=resources,
+        )
+        if once:
+            once.finish(
+                session,
+                status=202,
+                body=JobRead.of(job).model_dump(mode="json"),
+                headers={"Location": f"/v1/jobs/{ids.encode('job', job.id)}", "Retry-After": "2"},
+                resource_id=job.id,
+            )
+    service.bell.ring(job.id, job.queue)
+    return job
+
+
+def survey(session: Session, model: Model, request: dict[str, Any]) -> Ground:
+    """Find what the request names; raises where something is not there or has another form."""
+    datasets = [
+        models.fitting(session, model, UUID(hex=id), f"/datasets/{i}")
+        for i, id in enumerate(request["datasets"])
+    ]
+    evaluation = None
+    if request["evaluation"]:
+        evaluation = models.check_evaluation(session, model, UUID(hex=request["evaluation"]))
+    elif model.evaluation_id:
+        evaluation = models.check_evaluation(session, model, model.evaluation_id)
+    return Ground(model, _base(session, model, request["base"]), datasets, evaluation)
+
+
+def check(
+    session: Session,
+    ground: Ground,
+    method: Method[Any],
+    request: dict[str, Any],
+    most_classes: int,
+    something_queued: bool = False,
+) -> None:
+    """Refuse what cannot work: labels that clash, rows used before, needs that the model cannot meet.
+
+    What an update that is queued before this one may change is left to the claim.
+    """
+    _check_method(ground, method, something_queued)
+    labels = _labels(ground.datasets)
+    extend = request["on_conflict"] == "extend"
+    known = classes.check_names(session, ground.model, labels, extend=extend)
+    before = _class_names(session, ground.base)
+    after = before | set(labels)
+    if len(after) > most_classes:
+        raise ValidationFailed(
+            f"the model would have {len(after)} classes; at most {most_classes}", pointer="/datasets"
+        )
+    if len(after) < 2 and not something_queued:
+        raise TooFewSamples("a classifier needs rows of at least two classes", pointer="/datasets")
+    if method.trains_network and known:
+        raise MissingData(f"{method.name} trains on new classes only", pointer="/on_conflict")
+    check_unused(session, ground)
+
+
+def check_unused(session: Session, ground: Ground) -> None:
+    """Raise `AlreadyUsed` where the ancestry has learned every row of a dataset that may be used."""
+    if ground.base is None:
+        return
+    used = train_edges(session, ground.base.id)
+    gone = ledger.unusable(session, [row.id for row in ground.datasets])
+    for i, row in enumerate(ground.datasets):
+        if row.id in used and not used[row.id] - gone[row.id]:
+            name = ids.encode("dst", row.id)
+            raise AlreadyUsed(
+                f"version {ground.base.number} has learned the rows of {name} already",
+                pointer=f"/datasets/{i}",
+            )
+
+
+def train_edges(session: Session, version_id: UUID) -> dict[UUID, frozenset[int]]:
+    """Datasets that a version or its ancestors learned from, and the positions they left out."""
+    rows = session.execute(
+        select(VersionDataset.dataset_id, VersionDataset.left_out).where(
+            VersionDataset.version_id == version_id, VersionDataset.role == "train"
+        )
+    )
+    return {id: frozenset(left_out) for id, left_out in rows}
+
+
+def _base(session: Session, model: Model, number: int | None) -> Version | None:
+    if number is None:
+        return versions.newest_untainted(session, model.id)
+    base = versions.by_number(session, model, number, pointer="/base")
+    if ledger.tainted(session, [base.id]):
+        instead = versions.newest_untainted(session, model.id)
+        choose = f"; choose {instead.number}" if instead else ""
+        raise VersionTainted(
+            f"version {number} contains erased rows{choose}",
+            pointer="/base",
+            related=[versions.path(model.id, instead.number)] if instead else [],
+        )
+    return base
+
+
+def _check_method(ground: Ground, method: Method[Any], something_queued: bool) -> None:
+    model, base = ground.model, ground.base
+    if Task(model.task) not in method.tasks:
+        raise UnsupportedTask(f"{method.name} does not serve task {model.task}", pointer="/method/name")
+    network = model.network["name"]
+    if method.trains_network:
+        if network == features.IDENTITY:
+            raise MissingData(
+                f"{method.name} trains a network; this model's '{network}' has nothing to train",
+                pointer="/method/name",
+            )
+        if base is not None:
+            raise MissingData(
+                f"{method.name} trains the first version of a model; version {base.number} exists",
+                pointer="/method/name",
+            )
+    elif base is None and features.frozen_source(model) is None and not something_queued:
+        raise MissingData(
+            f"{method.name} needs a trained network; '{network}' of this model has no weights yet: "
+            "create the model with weights, or teach a first version by a method that trains",
+            pointer="/method/name",
+        )
+
+
+def _labels(datasets: Sequence[Dataset]) -> dict[str, str]:
+    """The labels of train rows, each with the pointer of the first dataset that brings it."""
+    labels: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for i, row in enumerate(datasets):
+        if not row.train_rows:
+            name = ids.encode("dst", row.id)
+            raise TooFewSamples(f"{name} has no rows of split train to learn from", pointer=f"/datasets/{i}")
+        for label, counts in row.classes.items():
+            if counts.get("train"):
+                labels.setdefault(label, f"/datasets/{i}")
+                other = seen.setdefault(classes.name_key(label), label)
+                if other != label:
+                    raise ValidationFailed(
+                        f"labels {other!r} and {label!r} look alike but differ", pointer=f"/datasets/{i}"
+                    )
+    if not labels:
+        raise TooFewSamples("no train row of these datasets has a label", pointer="/datasets")
+    return labels
+
+
+def _class_names(session: Session, base: Version | None) -> set[str]:
+    if base is None:
+        return set()
+    return {entry.name for entry in versions.class_map(session, base.id)}
+
+
+def _has_queued(session: Session, model: Model) -> bool:
+    active = (jobs.State.QUEUED, *jobs.ACTIVE)
+    return bool(session.scalar(select(exists().where(Job.lane == model.id, Job.state.in_(active)))))
+
+
+def _request(body: UpdateCreate, *, may_promote: bool) -> dict[str, Any]:
+    return {
+        "method": body.method.model_dump(mode="json"),
+        "datasets": [id.hex for id in body.datasets],
+        "base": body.base,
+        "alias": body.alias,
+        "evaluation": body.evaluation.hex if body.evaluation else None,
+        "on_conflict": body.on_conflict,
+        "seed": body.seed,
+        "may_promote": may_promote,
+    }
+
+
+def _roles(ground: Ground) -> list[tuple[UUID, str]]:
+    roles = [(row.id, "train") for row in ground.datasets]
+    if ground.evaluation is not None:
+        roles.append((ground.evaluation.id, "evaluate"))
+    return roles

@@ -1,0 +1,84 @@
+"""What a new version gets right, on rows that it never learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.methods.base import Snapshot
+from app.methods.parts import metrics
+from app.methods.parts.scoring import Scorer, top_k
+from app.service import Service
+from app.services import shards
+from app.services.shards import EVAL, Block
+from workers.plan import Plan, Use
+
+CHUNK = 4_096  # rows that are scored at once
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of a version, and how many rows of each dataset they stand on."""
+
+    metrics: dict[str, Any]
+    rows: Mapping[UUID, int]
+
+
+class Examiner:
+    """Predicts blocks of features and keeps truth beside prediction."""
+
+    def __init__(self, after: Snapshot, plan: Plan) -> None:
+        assert after.head is not None
+        self._after = after
+        self._plan = plan
+        self._scorer = Scorer(after.head, after.grid)
+        self._uses: Mapping[UUID, Use] = {use.dataset_id: use for use in plan.evaluate}
+        self._truth: list[NDArray[np.int64]] = []
+        self._guess: list[NDArray[np.int64]] = []
+        self._rows: dict[UUID, int] = {}
+
+    def see(self, dataset_id: UUID, block: Block) -> None:
+        """Take the rows of a block of features that count for the evaluation."""
+        use = self._uses.get(dataset_id)
+        if use is None:
+            return
+        wanted = use.keeps(block.positions) & (block.labels >= 0)
+        if not use.every_split:
+            wanted &= block.split == EVAL
+        chosen = block.pick(wanted)
+        if not len(chosen):
+            return
+        self._rows[dataset_id] = self._rows.get(dataset_id, 0) + len(chosen)
+        self._truth.append(shards.label_index(chosen.names, self._after.classes)[chosen.labels])
+        for at in range(0, len(chosen), CHUNK):
+            best, _ = top_k(self._scorer(chosen.x[at : at + CHUNK]), 1)
+            self._guess.append(best[:, 0])
+
+    def result(self, known_before: tuple[str, ...]) -> Measured:
+        """All metrics; null where no row says anything."""
+        none = [np.empty(0, np.int64)]
+        found = metrics.measure(
+            np.concatenate(self._truth or none),
+            np.concatenate(self._guess or none),
+            self._after.classes,
+            old=known_before,
+            earlier=self._plan.earlier,
+        )
+        return Measured(found, self._rows)
+
+
+def examine(service: Service, plan: Plan, examiner: Examiner, tell: Callable[[int], None]) -> None:
+    """Show the examiner every stored feature of the plan's evaluation."""
+    for use in plan.evaluate:
+        split = None if use.every_split else EVAL
+        blocks = shards.read(
+            service, use.dataset_id, plan.feature_map_id, split=split, leave_out=sorted(use.without)
+        )
+        for block in blocks:
+            examiner.see(use.dataset_id, block)
+            tell(len(block))

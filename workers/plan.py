@@ -1,0 +1,152 @@
+"""What an update works on, decided when it is claimed: its base, its rows, and which are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import methods
+from app.methods.base import Method, Params
+from app.service import Service
+from app.services import features, ledger, models, updates
+from app.services.jobs import ClaimedJob
+from app.services.publish import Edge
+from app.tables import Dataset, Model, Version, VersionDataset
+
+
+@dataclass(frozen=True)
+class Use:
+    """Which rows of a dataset count: all but `without`; where `only` is set, none but those."""
+
+    dataset_id: UUID
+    without: frozenset[int]
+    only: frozenset[int] | None = None
+    every_split: bool = False  # of a named evaluation dataset
+
+    def keeps(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(rows,) whether each position counts."""
+        kept = ~np.isin(positions, np.fromiter(self.without, np.int64, len(self.without)))
+        if self.only is not None:
+            kept &= np.isin(positions, np.fromiter(self.only, np.int64, len(self.only)))
+        return kept
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the claim decides; rows of tables in here belong to no session."""
+
+    model: Model
+    base: Version | None
+    method: Method[Any]
+    params: Params
+    request: Mapping[str, Any]
+    feature_map_id: UUID | None  # None: the method trains one
+    train: tuple[Use, ...]
+    evaluate: tuple[Use, ...]
+    left_out: Mapping[UUID, frozenset[int]]
+    ledger_sequence: int
+    base_edges: tuple[VersionDataset, ...]
+    sizes: Mapping[UUID, int]  # rows of every dataset
+    earlier: tuple[Mapping[str, float | None], ...]  # accuracy per class of every ancestor
+
+    @property
+    def datasets(self) -> tuple[UUID, ...]:
+        """Every dataset whose rows are read."""
+        return tuple(dict.fromkeys(use.dataset_id for use in (*self.train, *self.evaluate)))
+
+
+def make(service: Service, claimed: ClaimedJob) -> Plan:
+    """Look again at all that the request names, now that it is this job's turn."""
+    request = claimed.request
+    method = methods.BY_NAME[request["method"]["name"]]
+    assert claimed.model_id is not None
+    with service.db.begin() as session:
+        model = models.get(session, claimed.tenant_id, claimed.model_id)
+        ground = updates.survey(session, model, dict(request))
+        updates.check(session, ground, method, dict(request), service.settings.limits.classes)
+        base = ground.base
+        edges = _edges(session, base)
+        own = [row.id for row in ground.datasets]
+        measured = [ground.evaluation.id] if ground.evaluation else _with_eval_rows(session, own, edges)
+        gone = ledger.unusable(session, {*own, *measured})
+        learned = {edge.dataset_id: frozenset(edge.left_out) for edge in edges if edge.role == "train"}
+        return Plan(
+            model=model,
+            base=base,
+            method=method,
+            params=_params(method, request["method"]["params"], claimed.halve_batch),
+            request=request,
+            feature_map_id=None if method.trains_network else features.map_of(session, model, base),
+            train=tuple(Use(id, gone[id], learned.get(id)) for id in own),
+            evaluate=tuple(Use(id, gone[id], every_split=ground.evaluation is not None) for id in measured),
+            left_out=gone,
+            ledger_sequence=ledger.sequence(session),
+            base_edges=edges,
+            sizes=_sizes(session, gone),
+            earlier=_earlier(session, base),
+        )
+
+
+def edges(plan: Plan, learned: Mapping[UUID, int], measured: Mapping[UUID, int]) -> list[Edge]:
+    """The lineage of the new version: what it used itself, and what its base had used."""
+    before = {(edge.dataset_id, edge.role): edge for edge in plan.base_edges}
+    found: dict[tuple[UUID, str], Edge] = {}
+    for role, counts in (("train", learned), ("evaluate", measured)):
+        for id, rows in counts.items():
+            old = before.get((id, role))
+            left_out = plan.left_out[id]
+            if old is not None:  # what either of them used is used
+                left_out = left_out & frozenset(old.left_out)
+                rows = rows + old.rows if role == "train" else max(rows, old.rows)
+            found[id, role] = Edge(id, role, rows, tuple(sorted(left_out)))
+    for key, old in before.items():
+        if key not in found:
+            found[key] = Edge(old.dataset_id, old.role, old.rows, tuple(old.left_out), inherited=True)
+    return list(found.values())
+
+
+def _params(method: Method[Any], given: Mapping[str, Any], halve_batch: bool) -> Params:
+    """The parameters; after an attempt that ran out of memory with half the batch."""
+    params: Params = method.params.model_validate(given)
+    batch = getattr(params, "batch_size", None)
+    if halve_batch and batch:
+        params = params.model_copy(update={"batch_size": max(8, batch // 2)})
+    return params
+
+
+def _edges(session: Session, base: Version | None) -> tuple[VersionDataset, ...]:
+    if base is None:
+        return ()
+    return tuple(session.scalars(select(VersionDataset).where(VersionDataset.version_id == base.id)))
+
+
+def _with_eval_rows(session: Session, own: Iterable[UUID], edges: Iterable[VersionDataset]) -> list[UUID]:
+    """Datasets of this update and its ancestry that have rows of split eval, by id."""
+    wanted = {*own, *(edge.dataset_id for edge in edges if edge.role == "train")}
+    rows = session.scalars(
+        select(Dataset.id).where(
+            Dataset.id.in_(wanted), Dataset.eval_rows > 0, Dataset.has_labels, Dataset.deleted_at.is_(None)
+        )
+    )
+    return sorted(rows)
+
+
+def _sizes(session: Session, datasets: Iterable[UUID]) -> dict[UUID, int]:
+    rows = session.execute(select(Dataset.id, Dataset.rows).where(Dataset.id.in_(list(datasets))))
+    return {id: count for id, count in rows}
+
+
+def _earlier(session: Session, base: Version | None) -> tuple[Mapping[str, float | None], ...]:
+    found = []
+    at = base
+    while at is not None:
+        found.append(at.metrics.get("per_class", {}))
+        at = session.get(Version, at.parent_id) if at.parent_id else None
+    return tuple(found)

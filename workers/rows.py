@@ -1,0 +1,74 @@
+"""The rows that an update learns from, as a method reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import AlreadyUsed, TooFewSamples
+from app.methods.base import Reads, Rows
+from app.service import Service
+from app.services import shards
+from app.services.classes import byte_order
+from app.services.shards import TRAIN, Block
+from workers.plan import Plan
+
+KEPT_BYTES = 512 << 20  # rows up to this size are opened once and kept while the method runs
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The rows of split `new`, and how many each dataset gave."""
+
+    rows: Rows
+    counts: Mapping[UUID, int]
+
+
+def gather(service: Service, plan: Plan) -> Learned:
+    """Find the labelled train rows of the plan, without those left out; their blocks are read when asked."""
+    counts: dict[UUID, int] = {}
+    parts: list[tuple[tuple[str, ...], NDArray[np.int32]]] = []
+    kept: list[NDArray[Any]] | None = []
+    size = 0
+    for dataset_id, block in _blocks(service, plan):
+        counts[dataset_id] = counts.get(dataset_id, 0) + len(block)
+        parts.append((block.names, block.labels))
+        size += block.x.nbytes
+        kept = [*kept, block.x] if kept is not None and size <= KEPT_BYTES else None
+    _check(plan, counts)
+    classes = byte_order(names[i] for names, labels in parts for i in np.unique(labels))
+    labels = np.concatenate([shards.label_index(names, classes)[index] for names, index in parts])
+
+    def again() -> Iterator[NDArray[Any]]:
+        for _, block in _blocks(service, plan):
+            yield block.x
+
+    known = kept
+    blocks = again if known is None else lambda: iter(known)
+    return Learned(Rows(classes, labels, blocks), counts)
+
+
+def _blocks(service: Service, plan: Plan) -> Iterator[tuple[UUID, Block]]:
+    """Every train row of the plan, dataset by dataset, in the order of positions."""
+    feature_map = plan.feature_map_id if plan.method.reads is Reads.FEATURES else None
+    for use in plan.train:
+        for block in shards.read(
+            service, use.dataset_id, feature_map, split=TRAIN, leave_out=sorted(use.without)
+        ):
+            chosen = block.pick(use.keeps(block.positions) & (block.labels >= 0))
+            if len(chosen):
+                yield use.dataset_id, chosen
+
+
+def _check(plan: Plan, counts: Mapping[UUID, int]) -> None:
+    for i, use in enumerate(plan.train):
+        if counts.get(use.dataset_id):
+            continue
+        if use.only is not None:
+            raise AlreadyUsed("the base has learned these rows already", pointer=f"/datasets/{i}")
+        raise TooFewSamples("no train row of this dataset is left to learn from", pointer=f"/datasets/{i}")
