@@ -82,13 +82,14 @@ def show(api: Client) -> float:
     job = api.update(at_once, datasets, "supervised", seed=SEED)
     end(draw(api, job["id"], f"supervised learns {name(range(10))}", JOB_SECONDS))
 
-    versions = sorted(api.items(f"models/{grown}/versions"), key=lambda version: version["number"])
+    numbers = range(1, len(GOES) + 1)
+    versions = [api.get(f"models/{grown}/versions/{number}") for number in numbers]
     reference = api.get(f"models/{at_once}/versions/1")
     out.print(accuracies(versions, reference))
-    out.print(lineage(api, grown, versions))
+    out.print(lineage(api, versions))
     shown = np.flatnonzero(is_eval)[:SHOWN]
     predictions(api, grown, images[shown], labels[shown])
-    return float(versions[-1]["metrics"]["accuracy"]["all"])
+    return float(versions[-1]["metrics"]["accuracy"])
 
 
 def digits() -> tuple[Images, Labels, NDArray[np.bool_]]:
@@ -151,19 +152,20 @@ def accuracies(versions: Sequence[dict[str, Any]], reference: dict[str, Any]) ->
 
 
 def parts(version: dict[str, Any]) -> list[str]:
-    accuracy = version["metrics"]["accuracy"]
-    return ["-" if accuracy[part] is None else f"{accuracy[part]:.4f}" for part in ("old", "new", "all")]
+    """Accuracies as text; a version without old classes has none on them."""
+    found = (version["metrics"][name] for name in ("accuracy_old", "accuracy_new", "accuracy"))
+    return ["-" if value is None else f"{value:.4f}" for value in found]
 
 
-def lineage(api: Client, model: str, versions: Sequence[dict[str, Any]]) -> Tree:
+def lineage(api: Client, versions: Sequence[dict[str, Any]]) -> Tree:
     """Every version under its parent, with the datasets that trained it."""
     names = {dataset["id"]: dataset["name"] for dataset in api.items("datasets")}
     root = Tree("Lineage of [bold]digits[/bold]")
-    branches = {None: root}
+    branches: dict[int | None, Tree] = {None: root}
     for version in versions:
-        edges = api.get(f"models/{model}/versions/{version['number']}/lineage")["datasets"]
-        own = [names[edge["dataset"]] for edge in edges if edge["role"] == "train" and not edge["inherited"]]
-        text = f"version {version['number']}: {version['method']['name']} on {', '.join(own)}"
+        used = [edge for edge in version["datasets"] if edge["role"] == "train" and not edge["inherited"]]
+        rows = ", ".join(f"{names[edge['dataset']]} ({edge['rows']} rows)" for edge in used)
+        text = f"version {version['number']}: {version['method']['name']} on {rows}"
         branches[version["number"]] = branches[version["parent"]].add(text)
     return root
 

@@ -13,7 +13,7 @@ from app.client import Problem
 
 app = typer.Typer(name="alias", help="Aliases: movable names of versions.", no_args_is_help=True)
 
-COLUMNS = ("name", "version", "protected", "updated_at")
+COLUMNS = ("name", "version", "protected", "computed")
 MOVES = ("version", "reason", "actor", "created_at")
 
 Name = Annotated[str, typer.Argument(metavar="ALIAS", help="Name of the alias.")]
@@ -48,7 +48,7 @@ def set_(
         except Problem as problem:
             if problem.status != 404:
                 raise
-            condition = {"If-None-Match": "*"}
+            condition = {}  # there is none yet, and a new one needs no condition
         body = {"version": version, "reason": reason}
         if protected is not None:
             body["protected"] = protected

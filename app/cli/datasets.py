@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import DataDir, Format, Key, Output, Url, Yes, confirm, connect
-from app.cli.show import say, show_list, show_one
+from app.cli.follow import end
+from app.cli.options import DataDir, Format, Key, Output, Timeout, Url, Wait, Yes, confirm, connect
+from app.cli.show import show_list, show_one
 
 app = typer.Typer(name="dataset", help="Datasets: rows with labels, sent once.", no_args_is_help=True)
 
@@ -91,9 +92,17 @@ def get(
 
 
 @app.command()
-def delete(dataset: Dataset, yes: Yes = False, data_dir: DataDir = None, url: Url = None) -> None:
-    """Destroy a dataset's rows and keys; versions that used it stay."""
+def delete(
+    dataset: Dataset,
+    yes: Yes = False,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    output: Output = Format.TABLE,
+    data_dir: DataDir = None,
+    url: Url = None,
+) -> None:
+    """Destroy a dataset's rows and keys by a job; versions that used it stay."""
     confirm(f"Destroy the rows of {dataset}?", yes)
     with connect(data_dir, url) as api:
-        api.call("DELETE", f"datasets/{dataset}")
-        say(f"{dataset} is destroyed")
+        job = api.call("DELETE", f"datasets/{dataset}").json()
+        end(api, job, output, wait=wait, timeout=timeout)

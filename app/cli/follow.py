@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -33,18 +34,29 @@ def draw(api: Client, job: str, title: str, timeout: float | None = None) -> Jso
     return done
 
 
-def follow(
-    api: Client, job: Json, output: Format, timeout: float | None, asked_alias: str | None = None
-) -> Exit:
-    """Wait for a job with a bar, print it, and answer the exit code of its end."""
-    title = str(job["kind"])
-    done = draw(api, job["id"], title, timeout) if output is Format.TABLE else api.wait(job["id"], timeout)
+def end(
+    api: Client, job: Json, output: Format, *, wait: bool, timeout: float | None, alias: str | None = None
+) -> None:
+    """Print a job at once, or follow it to its end and exit by what became of it.
+
+    `alias` is the one that the job was asked to move.
+    """
+    if not wait:
+        show_one(job, output)
+        return
+    kind = str(job["kind"])
+    done = draw(api, job["id"], kind, timeout) if output is Format.TABLE else api.wait(job["id"], timeout)
     show_one(done, output)
-    if done["state"] != "succeeded":
-        error = done.get("error") or {}
-        say(f"{done['id']} {done['state']}: {error.get('detail') or error.get('cause') or 'no result'}")
+    raise typer.Exit(verdict(done, alias))
+
+
+def verdict(job: Json, alias: str | None) -> Exit:
+    """The exit code that says how a job ended, with a line where it is not what was asked for."""
+    if job["state"] != "succeeded":
+        error = job.get("error") or {}
+        say(f"{job['id']} {job['state']}: {error.get('detail') or error.get('cause') or 'no result'}")
         return Exit.FAILED
-    if asked_alias is not None and (done.get("result") or {}).get("alias") != asked_alias:
-        say(f"a gate kept {asked_alias} where it was; the version is ready")
+    if alias is not None and (job.get("result") or {}).get("alias") != alias:
+        say(f"{alias} stays where it is; the version is ready: see gates in the result")
         return Exit.REFUSED_BY_GATE
     return Exit.DONE

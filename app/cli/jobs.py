@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.follow import follow
+from app.cli.follow import end
 from app.cli.options import DataDir, Format, Key, Output, Timeout, Url, Wait, connect, model_id
 from app.cli.show import show_list, show_one
 
@@ -49,7 +49,7 @@ def watch(
 ) -> None:
     """Follow a job with a progress bar until it is done."""
     with connect(data_dir, url) as api:
-        raise typer.Exit(follow(api, api.get(f"jobs/{job}"), output, timeout))
+        end(api, api.get(f"jobs/{job}"), output, wait=True, timeout=timeout)
 
 
 @app.command()
@@ -81,7 +81,4 @@ def retry(
     """Queue a failed or cancelled job anew, as another job."""
     with connect(data_dir, url) as api:
         answer = api.post(f"jobs/{job}/retry", key=idempotency_key)
-        if not wait:
-            show_one(answer, output)
-            return
-        raise typer.Exit(follow(api, answer, output, timeout))
+        end(api, answer, output, wait=wait, timeout=timeout)

@@ -9,8 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.options import DataDir, Format, Key, Output, Url, Yes, confirm, connect, model_id
-from app.cli.show import say, show_list, show_one
+from app.cli.follow import end
+from app.cli.options import (
+    DataDir,
+    Format,
+    Key,
+    Output,
+    Timeout,
+    Url,
+    Wait,
+    Yes,
+    confirm,
+    connect,
+    model_id,
+)
+from app.cli.show import show_list, show_one
 
 app = typer.Typer(name="model", help="Models: named lineages of versions.", no_args_is_help=True)
 
@@ -118,11 +131,19 @@ def get(model: Model, output: Output = Format.TABLE, data_dir: DataDir = None, u
 
 
 @app.command()
-def delete(model: Model, yes: Yes = False, data_dir: DataDir = None, url: Url = None) -> None:
-    """Delete a model with all its versions."""
+def delete(
+    model: Model,
+    yes: Yes = False,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    output: Output = Format.TABLE,
+    data_dir: DataDir = None,
+    url: Url = None,
+) -> None:
+    """Delete a model; a job destroys what its versions stored."""
     with connect(data_dir, url) as api:
-        found = model_id(api, model)
+        path = f"models/{model_id(api, model)}"
         confirm(f"Delete {model} with all its versions?", yes)
-        etag = api.call("GET", f"models/{found}").headers.get("ETag", "*")
-        api.call("DELETE", f"models/{found}", headers={"If-Match": etag})
-        say(f"{model} is deleted")
+        etag = api.call("GET", path).headers["ETag"]
+        job = api.call("DELETE", path, headers={"If-Match": etag}).json()
+        end(api, job, output, wait=wait, timeout=timeout)

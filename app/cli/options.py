@@ -74,9 +74,8 @@ def model_id(api: Client, text: str) -> str:
     """The id of a model given by id or by name."""
     if text.startswith("mdl_"):
         return text
-    for model in api.items("models"):
-        if model["name"] == text:
-            return str(model["id"])
+    for model in api.items("models", name=text):
+        return str(model["id"])
     raise NoSuch(f"no model is called {text}")
 
 

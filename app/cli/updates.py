@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from app.cli.follow import follow
+from app.cli.follow import end
 from app.cli.models import Model, value_of
 from app.cli.options import DataDir, Format, Key, Output, Timeout, Url, Wait, connect, model_id
-from app.cli.show import dump, show_list, show_one
+from app.cli.show import dump, show_list
 from app.client import Client, Json
 
 
@@ -88,10 +88,7 @@ def create(
             on_conflict=on_conflict,
             seed=seed,
         )
-        if not wait:
-            show_one(job, output)
-            return
-        raise typer.Exit(follow(api, job, output, timeout, alias))
+        end(api, job, output, wait=wait, timeout=timeout, alias=alias)
 
 
 def methods(
@@ -132,7 +129,7 @@ def schema_of(found: dict[str, Json], name: str) -> Json:
     if name not in found:
         near = difflib.get_close_matches(name, found, n=1, cutoff=0.0)
         raise typer.BadParameter(f"there is no method {name}; the nearest is {near[0] if near else 'none'}")
-    return dict(found[name]["parameters"])
+    return dict(found[name]["params"])
 
 
 def flag(name: str) -> str:

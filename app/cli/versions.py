@@ -12,16 +12,7 @@ from app.cli.show import show_list, show_one
 
 app = typer.Typer(name="version", help="Versions: immutable states of a model.", no_args_is_help=True)
 
-COLUMNS = (
-    "number",
-    "parent",
-    "method.name",
-    "metrics.accuracy.all",
-    "metrics.accuracy.old",
-    "metrics.accuracy.new",
-    "state",
-    "created_at",
-)
+COLUMNS = ("number", "parent", "method.name", "accuracy", "classes", "state", "tainted", "created_at")
 
 
 @app.command("list")
