@@ -11,7 +11,23 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI
 
 from app import __version__
-from app.api import artifacts, audit, health, jobs, keys, limits, methods, openapi, predict, problems
+from app.api import (
+    aliases,
+    artifacts,
+    audit,
+    classes,
+    health,
+    jobs,
+    keys,
+    limits,
+    methods,
+    models,
+    openapi,
+    predict,
+    problems,
+    updates,
+    versions,
+)
 from app.api.deps import known_query
 from app.api.edge import Edge
 from app.service import Service
@@ -23,6 +39,11 @@ from app.services.predict import Predictor
 log = logging.getLogger(__name__)
 
 ROUTERS: tuple[APIRouter, ...] = (
+    models.router,
+    updates.router,
+    versions.router,
+    classes.router,
+    aliases.router,
     predict.router,
     artifacts.router,
     jobs.router,
@@ -65,7 +86,8 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service, app.state.memory, app.state.feed = service, memory, feed
+    app.state.service, app.state.memory = service, memory
+    app.state.keys, app.state.feed = api_keys, feed
     problems.install(app)
     app.include_router(health.router)
     for router in ROUTERS:
