@@ -53,13 +53,12 @@ def settings(stack, tmp_path, request, jobs_settings):
         yield Settings(data_dir=data_dir, jobs=jobs_settings)
         return
     servers = request.getfixturevalue("servers")
-    with servers.database() as url:
-        yield Settings(
-            data_dir=data_dir,
-            jobs=jobs_settings,
-            database=DatabaseSection(url=url),
-            broker=Broker(url=servers.broker()),
-        )
+    yield Settings(
+        data_dir=data_dir,
+        jobs=jobs_settings,
+        database=DatabaseSection(url=servers.empty_database()),
+        broker=Broker(url=servers.broker()),
+    )
 
 
 @pytest.fixture
