@@ -32,7 +32,8 @@ class Dataset(WithId, Base):
     classes: Mapped[dict[str, Any]]  # label key -> {"train": n, "eval": n}
     report: Mapped[dict[str, Any]]
     revision: Mapped[int] = mapped_column(default=1)
-    deleted_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]  # set while it arrives too, so that nobody uses it
+    arriving: Mapped[bool] = mapped_column(default=False)  # its samples are being written; no caller sees it
 
 
 class Shard(WithId, Base):

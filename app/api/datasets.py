@@ -1,0 +1,143 @@
+"""Datasets: rows with labels, streamed in the body, sent once and never appended to."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import contextmanager_in_threadpool
+
+from app import ids
+from app.api.deps import Ingester, Reader, ServiceDep, UploadOnceDep
+from app.api.paging import PageOf, PagingDep
+from app.api.problems import problems
+from app.api.streams import fingerprinted, in_thread, receive
+from app.errors import (
+    BodyTooLarge,
+    DimensionMismatch,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    MissingIdempotencyKey,
+    NonFinite,
+    NotFound,
+    Purged,
+    StorageFull,
+    SubjectErased,
+    TooFewSamples,
+    UnsafeFormat,
+    UnsupportedMedia,
+    ValidationFailed,
+)
+from app.ids import DatasetId
+from app.intake import media
+from app.intake.clean import Options
+from app.schemas.base import Name
+from app.schemas.datasets import DatasetRead, ReportRead
+from app.schemas.jobs import JobRead
+from app.services import arrivals, datasets
+from app.services.idempotency import reserved
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+COLUMNS = {"schema": {"type": "object", "description": "Columns by name, each a list with a value a row."}}
+CONTENT = {kind: COLUMNS if kind == "application/json" else BINARY for kind in media.MEDIA}
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="datasets_create",
+    openapi_extra={"requestBody": {"required": True, "content": CONTENT}},
+    responses={
+        200: {"model": DatasetRead, "description": "The bytes of a dataset that is there already."},
+        **problems(
+            MissingIdempotencyKey,
+            IdempotencyInProgress,
+            SubjectErased,
+            BodyTooLarge,
+            UnsupportedMedia,
+            UnsafeFormat,
+            ValidationFailed,
+            DimensionMismatch,
+            NonFinite,
+            TooFewSamples,
+            IdempotencyMismatch,
+            StorageFull,
+        ),
+    },
+)
+async def create(
+    request: Request,
+    response: Response,
+    caller: Ingester,
+    service: ServiceDep,
+    once: UploadOnceDep,
+    name: Annotated[Name | None, Query(description="Name to show.")] = None,
+    label: Annotated[Name | None, Query(description="Label of every row, for files without labels.")] = None,
+    split: Annotated[
+        Literal["train", "eval"] | None,
+        Query(description="What the rows are for, where the file does not say."),
+    ] = None,
+    on_invalid: Annotated[
+        Literal["reject", "quarantine"],
+        Query(description="Refuse the upload for one bad row, or leave it out."),
+    ] = "reject",
+    reconsent: Annotated[
+        bool, Query(description="Take rows of erased persons, who agreed again; audited.")
+    ] = False,
+) -> DatasetRead:
+    """Send rows. `Content-Type` names the format; the first bytes have to agree with it."""
+    options = Options(name or "", label, split, on_invalid, reconsent)
+    once = await fingerprinted(request, service, once)
+    async with contextmanager_in_threadpool(reserved(service, once)) as earlier:
+        format, spooled = await receive(request, service)
+        with spooled:
+            if earlier is not None:
+                found = await in_thread(datasets.answered, service, caller, earlier, once, spooled.sha256)
+                response.status_code = earlier.status
+                response.headers["Idempotency-Replayed"] = "true"
+            else:
+                found, is_new = await in_thread(
+                    arrivals.accept, service, caller, spooled, format, options, once
+                )
+                response.status_code = 201 if is_new else 200
+    response.headers["Location"] = arrivals.location(found.id)
+    return DatasetRead.of(found)
+
+
+@router.get("", operation_id="datasets_list", responses=problems())
+def browse(
+    caller: Reader,
+    service: ServiceDep,
+    paging: PagingDep,
+    response: Response,
+    created_after: Annotated[datetime | None, Query(description="Only those that came later.")] = None,
+) -> PageOf[DatasetRead]:
+    """The datasets of this tenant, oldest first."""
+    found = datasets.browse(service, caller.tenant_id, paging.place(), created_after=created_after)
+    return paging.answer(found, DatasetRead.of, response)
+
+
+@router.get("/{dataset}", operation_id="datasets_get", responses=problems(NotFound, Purged))
+def read(dataset: DatasetId, caller: Reader, service: ServiceDep) -> DatasetRead:
+    """One dataset."""
+    return DatasetRead.of(datasets.get(service, caller, dataset))
+
+
+@router.get("/{dataset}/report", operation_id="datasets_report", responses=problems(NotFound, Purged))
+def report(dataset: DatasetId, caller: Reader, service: ServiceDep) -> ReportRead:
+    """What was accepted, and why the rest was not."""
+    return ReportRead.model_validate(datasets.get(service, caller, dataset).report)
+
+
+@router.delete(
+    "/{dataset}", status_code=202, operation_id="datasets_delete", responses=problems(NotFound, Purged)
+)
+def remove(dataset: DatasetId, caller: Ingester, service: ServiceDep, response: Response) -> JobRead:
+    """Destroy a dataset's rows and keys. Versions that used it stay, and so does a tombstone."""
+    job = datasets.remove(service, caller, dataset)
+    response.headers["Location"] = f"/v1/jobs/{ids.encode('job', job.id)}"
+    response.headers["Retry-After"] = "2"
+    return JobRead.of(job)

@@ -1,0 +1,51 @@
+"""Members of a zip, checked before any is opened: names, links, number, expansion."""
+
+from __future__ import annotations
+
+import stat
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+from app.errors import BodyTooLarge, UnsafeFormat, ValidationFailed
+from app.intake.rows import Source
+
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".ckpt", ".bin", ".py")
+ARCHIVES = (".zip", ".npz", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+
+
+def members(archive: ZipFile, source: Source) -> list[ZipInfo]:
+    """The files of an archive; raises on anything that could leave the archive, run, or grow without end.
+
+    What a member may expand to is what its entry says (zipfile reads no byte more), so the sum of these is
+    the whole expansion.
+    """
+    limits = source.limits
+    infos = archive.infolist()
+    if len(infos) > limits.archive_members:
+        raise BodyTooLarge(f"the archive has more than {limits.archive_members} members")
+    files = [info for info in infos if not info.is_dir()]
+    for number, info in enumerate(infos):
+        _check(info, number)
+    if len({info.filename for info in files}) != len(files):
+        raise ValidationFailed("the archive has two members of one name")
+    expanded = sum(info.file_size for info in files)
+    if expanded > limits.expansion_ratio * source.bytes:
+        raise BodyTooLarge(f"the archive expands to more than {limits.expansion_ratio} times its size")
+    return files
+
+
+def _check(info: ZipInfo, number: int) -> None:
+    parts = info.filename.replace("\\", "/").split("/")
+    if info.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        raise UnsafeFormat(f"member {number} of the archive has a name that leaves it")
+    mode = info.external_attr >> 16
+    if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_IFMT(mode) == 0):
+        raise UnsafeFormat(f"member {number} of the archive is a link or a special file")
+    if info.flag_bits & 1:
+        raise ValidationFailed(f"member {number} of the archive is encrypted")
+    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValidationFailed(f"member {number} of the archive is neither stored nor deflated")
+    lower = info.filename.lower()
+    if lower.endswith(PICKLES):
+        raise UnsafeFormat(f"member {number} of the archive is of a kind that can carry code")
+    if lower.endswith(ARCHIVES):
+        raise UnsafeFormat(f"member {number} of the archive is an archive itself")

@@ -1,0 +1,52 @@
+"""JSON lines: one object a row, with `x` and what else the row carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic_core import from_json
+
+from app.errors import BodyTooLarge, ValidationFailed
+from app.intake.lists import Collected, row_of
+from app.intake.rows import FIELDS, Chunk, Source, refuse_names
+
+LINE_BYTES = 32 << 20
+
+
+def read(source: Source) -> Iterator[Chunk]:
+    """Chunks of a JSON lines file. The fields of the first row are the fields of all."""
+    source.file.seek(0)
+    collected: Collected | None = None
+    position = 0
+    while line := source.file.readline(LINE_BYTES):
+        if len(line) >= LINE_BYTES:
+            raise BodyTooLarge(f"line {position} is longer than {LINE_BYTES} bytes")
+        if not line.strip():
+            continue
+        row = _row(line, position)
+        x = row_of(row.pop("x", None), position)
+        if collected is None:
+            collected = Collected(source, tuple(row))
+        if unlike := set(row) - set(collected.names):
+            name = min(unlike)
+            raise ValidationFailed(
+                f"row {position} has {name}, the first row has not", pointer=f"/{name}/{position}"
+            )
+        collected.add(position, x, row)
+        position += 1
+        if collected.full:
+            yield collected.take()
+    if collected is not None and len(collected):
+        yield collected.take()
+
+
+def _row(line: bytes, position: int) -> dict[str, Any]:
+    try:
+        row = from_json(line)
+    except ValueError:
+        raise ValidationFailed(f"line {position} is not JSON", pointer=f"/{position}") from None
+    if not isinstance(row, dict):
+        raise ValidationFailed(f"line {position} is not an object", pointer=f"/{position}")
+    refuse_names([name for name in row if name not in FIELDS], "field")
+    return row
