@@ -16,6 +16,7 @@ from app.api import (
     artifacts,
     audit,
     classes,
+    datasets,
     health,
     jobs,
     keys,
@@ -26,6 +27,7 @@ from app.api import (
     predict,
     problems,
     updates,
+    uploads,
     versions,
 )
 from app.api.deps import known_query
@@ -39,6 +41,8 @@ from app.services.predict import Predictor
 log = logging.getLogger(__name__)
 
 ROUTERS: tuple[APIRouter, ...] = (
+    datasets.router,
+    uploads.router,
     models.router,
     updates.router,
     versions.router,

@@ -1,44 +1,42 @@
-"""The app over a fresh embedded service, and clients of it."""
+"""The app over a fresh service with its first tenant, and clients of it.
+
+Embedded, unless a test asks for both stacks: `@both_stacks`.
+"""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from app.config import Settings
-from app.db import connect
 from app.main import create_app
-from app.service import Service, open_service
-from app.services import access, schema
+from app.service import Caller, Service, open_service
+from app.services import access
+from app.tables import ApiKey, Tenant
+from tests.conftest import STACKS
 
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file, copied for each test."""
-    path = tmp_path_factory.mktemp("schema") / "palimpsest.db"
-    db = connect(f"sqlite:///{path}")
-    schema.upgrade(db)
-    db.close()
-    return path
+both_stacks = pytest.mark.parametrize("stack", STACKS, indirect=True)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data")
+def stack(request: pytest.FixtureRequest) -> str:
+    chosen: str = getattr(request, "param", "embedded")
+    return chosen
 
 
 @pytest.fixture
-def service(settings: Settings, empty_database: Path) -> Iterator[Service]:
-    settings.data_dir.mkdir()
-    shutil.copy(empty_database, settings.data_dir / "palimpsest.db")
+def service(settings: Settings) -> Iterator[Service]:
     opened = open_service(settings)
     access.bootstrap(opened)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def tenant(service: Service) -> Tenant:
+    return access.tenants(service)[0]
 
 
 @pytest.fixture
@@ -73,3 +71,7 @@ def stranger(service: Service) -> dict[str, str]:
 
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
+
+
+def caller_of(key: ApiKey) -> Caller:
+    return Caller(key.tenant_id, key.id, frozenset(key.scopes))

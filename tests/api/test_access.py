@@ -10,13 +10,12 @@ import time
 import pytest
 from sqlalchemy import select, update
 
-from app.config import Settings
 from app.db import clock
 from app.errors import NameConflict, ValidationFailed
 from app.service import open_service
 from app.services import access
 from app.tables import ApiKey, Tenant
-from tests.api.conftest import bearer
+from tests.api.conftest import bearer, both_stacks, caller_of
 
 
 @pytest.mark.parametrize(
@@ -82,7 +81,7 @@ def test_a_key_that_another_process_ended_is_refused_soon(client, settings):
     other = open_service(settings)
     with other.db.read() as session:
         row = session.scalars(select(ApiKey).where(ApiKey.name == "a")).one()
-    access.revoke_key(other, access_caller(row), row.id)
+    access.revoke_key(other, caller_of(row), row.id)
     other.close()
 
     until = time.monotonic() + 10
@@ -132,24 +131,22 @@ def test_starting_again_changes_nothing(service, admin_token):
     assert [tenant.name for tenant in access.tenants(service)] == ["default"]
 
 
-def test_of_processes_that_start_together_one_makes_the_tenant(tmp_path, empty_database):
-    data = tmp_path / "together"
-    data.mkdir()
-    (data / "palimpsest.db").write_bytes(empty_database.read_bytes())
-    services = [open_service(Settings(data_dir=data)) for _ in range(4)]
+@both_stacks
+def test_of_processes_that_start_together_one_makes_the_tenant(settings):
+    services = [open_service(settings) for _ in range(4)]
     threads = [threading.Thread(target=access.bootstrap, args=(one,)) for one in services]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    secret = (data / access.ADMIN_KEY_FILE).read_text().strip().partition(".")[2]
+    secret = (settings.data_dir / access.ADMIN_KEY_FILE).read_text().strip().partition(".")[2]
     with services[0].db.read() as session:
         tenant = session.scalars(select(Tenant)).one()
         key = session.scalars(select(ApiKey)).one()
     assert key.secret_sha256 == access.fingerprint(secret)
     assert services[0].vault.key(tenant.id).key is not None
-    assert len(list((data / "keys").glob("??/*"))) == 1  # the losers took theirs away
+    assert len(list(settings.keys_dir.glob("??/*"))) == 1  # the losers took theirs away
     for one in services:
         one.close()
 
@@ -170,7 +167,3 @@ def test_a_digest_is_the_same_for_the_same_text_and_differs_by_tenant(service):
     assert access.digest(service, mine.id, composed) == access.digest(service, mine.id, decomposed)
     assert access.digest(service, mine.id, composed) != access.digest(service, theirs.id, composed)
     assert access.digest(service, mine.id, composed) != access.digest(service, mine.id, "zo\u00eb")
-
-
-def access_caller(row: ApiKey) -> access.Caller:
-    return access.Caller(row.tenant_id, row.id, frozenset({"admin"}))

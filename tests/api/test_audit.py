@@ -9,6 +9,7 @@ from sqlalchemy import delete, select, update
 
 from app.services import access, audit
 from app.tables import AuditEvent
+from tests.api.conftest import both_stacks
 
 
 def test_a_change_is_in_the_chain_with_actor_and_ids_only(client):
@@ -55,7 +56,8 @@ def test_the_first_broken_link_is_named(client, service, change, first):
     assert verdict["events"] == 2
 
 
-def test_parallel_changes_make_one_line(client, service):
+@both_stacks
+def test_parallel_changes_make_one_line(service):
     def make(names):
         for name in names:
             access.create_tenant(service, name)
