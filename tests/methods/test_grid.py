@@ -74,6 +74,13 @@ def test_rounds_ties_to_even():
     assert q.tolist() == [[0, 2, 2, 0, -2]]
 
 
+def test_rounds_ties_of_normalised_rows_to_even_too():
+    row = np.array([[64, 192, 1_048_575, 1_433, 51, 10, 1]], np.float64)
+    assert (row**2).sum() == 2**40  # so 64 and 192 stand at 0.5 and 1.5
+
+    assert quantise(row, "normalised")[0][0, :2].tolist() == [0, 2]
+
+
 @given(rows, st.integers(0, 2**32 - 1))
 @settings(deadline=None)
 def test_gives_a_row_the_same_values_in_any_batch(x, seed):
