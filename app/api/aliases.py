@@ -52,7 +52,7 @@ def browse(model: ModelId, caller: Reader, service: ServiceDep) -> AliasList:
 
 @router.get(
     "/{alias}",
-    operation_id="aliases_read",
+    operation_id="aliases_get",
     responses=problems(NotFound, Purged, ValidationFailed),
     response_model=AliasRead,
 )

@@ -20,7 +20,7 @@ def browse(model: ModelId, caller: Reader, service: ServiceDep) -> ClassList:
     return ClassList(items=classes.browse(service, caller.tenant_id, model))
 
 
-@router.get("/{class_id}", operation_id="classes_read", responses=problems(NotFound, Purged))
+@router.get("/{class_id}", operation_id="classes_get", responses=problems(NotFound, Purged))
 def read(model: ModelId, class_id: ClassId, caller: Reader, service: ServiceDep) -> ClassRead:
     """One class, and the versions that know it."""
     return classes.read(service, caller.tenant_id, model, class_id)

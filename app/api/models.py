@@ -62,7 +62,7 @@ def browse(
 
 
 @router.get(
-    "/{model}", operation_id="models_read", responses=problems(NotFound, Purged), response_model=ModelRead
+    "/{model}", operation_id="models_get", responses=problems(NotFound, Purged), response_model=ModelRead
 )
 async def read(
     model: ModelId, request: Request, caller: Reader, service: ServiceDep, memory: MemoryDep

@@ -33,7 +33,7 @@ def browse(
 
 @router.get(
     "/{number}",
-    operation_id="versions_read",
+    operation_id="versions_get",
     responses=problems(NotFound, Purged, ArtifactCorrupt),
     response_model=VersionRead,
 )

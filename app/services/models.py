@@ -177,7 +177,7 @@ def check_evaluation(
 
 def fitting(session: Session, model: Model, dataset_id: UUID, pointer: str) -> Dataset:
     """A labelled dataset whose rows have the form of the model's input."""
-    row = session.scalar(select(Dataset).filter_by(id=dataset_id, tenant_id=model.tenant_id))
+    row = session.scalar(select(Dataset).filter_by(id=dataset_id, tenant_id=model.tenant_id, arriving=False))
     name = ids.encode("dst", dataset_id)
     if row is None:
         raise NotFound(f"there is no dataset {name}", pointer=pointer)

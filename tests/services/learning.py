@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from app import ids
-from app.db import clock
+from app.db import clock, touch
 from app.schemas.models import ModelCreate
 from app.schemas.updates import UpdateCreate
 from app.services import jobs, models, shards, updates
 from app.services.jobs import Signal
-from app.tables import Dataset, Job, Version
+from app.tables import Dataset, ErasedRow, Job, LedgerEntry, RestrictedRow, Version
 from workers import runner
 
 WIDTH = 4
@@ -130,3 +130,60 @@ def learn(service, caller, model, datasets, method="ncm", params=None, **fields)
     assert done.state == "succeeded", done.error
     with service.db.read() as session:
         return session.get_one(Version, ids.decode("ver", done.result["version_id"]))
+
+
+def restrict(service, dataset, *positions):
+    """What the receipt of a forget request writes."""
+    request_id = ids.new()
+    with service.db.begin() as session:
+        for position in positions:
+            session.add(
+                RestrictedRow(
+                    dataset_id=dataset.id,
+                    position=position,
+                    request_id=request_id,
+                    tenant_id=dataset.tenant_id,
+                )
+            )
+        touch(session)
+    return request_id
+
+
+def erase(service, tenant_id, dataset, *positions):
+    """What the approval of a forget request writes."""
+    request_id = ids.new()
+    with service.db.begin() as session:
+        entry = LedgerEntry(
+            tenant_id=tenant_id,
+            request_id=request_id,
+            kind="approve",
+            scope="samples",
+            actor="test",
+            created_at=clock(session),
+        )
+        session.add(entry)
+        session.flush()
+        for position in positions:
+            session.add(
+                ErasedRow(
+                    dataset_id=dataset.id, position=position, sequence=entry.sequence, tenant_id=tenant_id
+                )
+            )
+        touch(session)
+    return request_id
+
+
+def lift(service, tenant_id, request_id):
+    """What the cancellation of an approved request writes."""
+    with service.db.begin() as session:
+        session.add(
+            LedgerEntry(
+                tenant_id=tenant_id,
+                request_id=request_id,
+                kind="lift",
+                scope="samples",
+                actor="test",
+                created_at=clock(session),
+            )
+        )
+        touch(session)
