@@ -11,6 +11,7 @@ from uuid import UUID
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from app.api.deps import FeedDep, MaybeOnceDep, MemoryDep, PreferWait, Reader, ServiceDep, Trainer
@@ -36,6 +37,11 @@ from app.services.memory import Memory
 PING_SECONDS = 15.0
 RETRY_MILLISECONDS = 3000
 NOT_BUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+EVENT = {
+    "type": "string",
+    "examples": ['event: progress\ndata: {"at": "2026-01-05T09:00:07+00:00", "fraction": 0.42}\nid: 17\n\n'],
+}
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -122,8 +128,8 @@ def logs(
 @router.get(
     "/{job}/events",
     operation_id="jobs_events",
-    response_class=EventSourceResponse,
-    responses=problems(NotFound),
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": EVENT}}}, **problems(NotFound)},
 )
 async def events(
     job: JobId,
