@@ -118,6 +118,10 @@ class SubjectRestricted(AppError):
     status, code, title = 409, "subject-restricted", "A row is restricted by a forget request"
 
 
+class HasVersions(AppError):
+    status, code, title = 409, "has-versions", "The model has versions already"
+
+
 class InUse(AppError):
     status, code, title = 409, "in-use", "Something else still needs this"
 

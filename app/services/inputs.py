@@ -52,6 +52,8 @@ def check_rows(values: Sequence[Any] | NDArray[Any], spec: InputSpec, most: int)
     Raises `BodyTooLarge`, `DimensionMismatch`, `NonFinite` or `ValidationFailed`, each with the first row
     that is wrong.
     """
+    if isinstance(values, np.ndarray) and values.ndim == 0:
+        raise ValidationFailed("inputs are rows of numbers", pointer=POINTER)
     if not 1 <= len(values) <= most:
         kind = BodyTooLarge if len(values) else ValidationFailed
         raise kind(f"a prediction has 1 to {most} rows, not {len(values)}", pointer=POINTER)

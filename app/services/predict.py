@@ -60,8 +60,8 @@ class Predictor:
         self._service = service
         self._memory = memory
         self._most_rows = service.settings.limits.predict_rows
-        self._admitted_most = api.predict_queue + api.predict_threads
-        self._admitted = 0  # touched on the event loop only
+        self._most_waiting = api.predict_queue + api.predict_threads
+        self.waiting = 0  # admitted and not answered; touched on the event loop only
         self._damaged: dict[UUID, float] = {}  # version -> when it may be tried again
         self.cache = Cache(lambda id: loaded.read(service, id), api.cache_bytes)
         self.turns = Turns(api.predict_threads, _limit_threads(api.predict_threads))
@@ -80,19 +80,18 @@ class Predictor:
             ask = read() if size <= 1 << 16 else await _wait(self.turns.submit(_once(read)))
             target = await self._target(caller.tenant_id, model_id, ask)
             served, ready = await self._open(target)
-            rows = check_rows(ask.inputs, target.input, self._most_rows)
-            shown = await _wait(self.turns.submit(_compute(ready, rows, ask.top_k, served.hidden)))
+            shown = await _wait(self.turns.submit(self._compute(served, ready, ask)))
         return _answer(target, served, ready, shown)
 
     @contextmanager
     def _admit(self) -> Iterator[None]:
-        if self._admitted >= self._admitted_most:
+        if self.waiting >= self._most_waiting:
             raise NotReady("too many predictions are waiting", headers={"Retry-After": "1"})
-        self._admitted += 1
+        self.waiting += 1
         try:
             yield
         finally:
-            self._admitted -= 1
+            self.waiting -= 1
 
     async def _target(self, tenant_id: UUID, model_id: UUID, ask: Ask) -> Target:
         key = ("predict", tenant_id, model_id, ask.alias, ask.version)
@@ -136,6 +135,19 @@ class Predictor:
             log.error("a version is damaged: out of service", extra={"version_id": id.hex})
             raise
 
+    def _compute(self, served: Target, ready: Ready, ask: Ask) -> Steps[list[str]]:
+        rows = check_rows(ask.inputs, served.input, self._most_rows)
+        banned = [i for i, id in enumerate(ready.class_ids) if id in served.hidden]
+        k = min(ask.top_k, len(ready.classes) - len(banned))
+        if k < 1:
+            raise VersionNotReady("no class of this version may be predicted any more")
+        shown = []
+        for start in range(0, len(rows), ready.rows_per_step):
+            if start:
+                yield
+            shown.append(_predict(ready, rows[start : start + ready.rows_per_step], k, banned))
+        return shown
+
     def _instead(self, target: Target) -> list[Target]:
         with self._service.db.read() as session:
             return serving.instead(session, target)
@@ -152,25 +164,15 @@ def _once(read: Callable[[], T]) -> Steps[T]:
     yield
 
 
-def _compute(ready: Ready, rows: NDArray[Any], k: int, hidden: frozenset[UUID]) -> Steps[list[str]]:
-    """JSON of the predictions of some rows at a time: grid features, scores, the best classes."""
-    banned = [i for i, id in enumerate(ready.class_ids) if id in hidden]
-    k = min(k, len(ready.classes) - len(banned))
-    if k < 1:
-        raise VersionNotReady("no class of this version may be predicted any more")
-    shown = []
-    for start in range(0, len(rows), ready.rows_per_step):
-        if start:
-            yield
-        part = rows[start : start + ready.rows_per_step]
-        try:
-            [features] = embed(ready.network, [part], ready.grid, batch=len(part))
-        except Unfit:
-            raise NonFinite("the network gives values that are not finite", pointer=POINTER) from None
-        scores = ready.scorer(features)
-        scores[:, banned] = -np.inf
-        shown.append(_show(ready, *top_k(scores, k)))
-    return shown
+def _predict(ready: Ready, rows: NDArray[Any], k: int, banned: list[int]) -> str:
+    """JSON of the predictions of some rows: grid features, scores, the best classes."""
+    try:
+        [features] = embed(ready.network, [rows], ready.grid, batch=len(rows))
+    except Unfit:
+        raise NonFinite("the network gives values that are not finite", pointer=POINTER) from None
+    scores = ready.scorer(features)
+    scores[:, banned] = -np.inf
+    return _show(ready, *top_k(scores, k))
 
 
 def _show(ready: Ready, best: NDArray[np.int64], scores: NDArray[np.float32]) -> str:

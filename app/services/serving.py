@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session, aliased
 
-from app.errors import Purged, VersionNotReady
+from app.errors import NotFound, Purged, VersionNotReady
 from app.methods.networks.spec import InputSpec
 from app.services import aliases, ledger, models, versions
-from app.tables import LedgerEntry, LedgerTarget, Model, ModelClass, Version, VersionClass
+from app.tables import Alias, LedgerEntry, LedgerTarget, Model, ModelClass, Version, VersionClass
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def resolve(
         version = versions.by_number(session, model, number, pointer="/version")
     else:
         alias = alias or aliases.LATEST
-        version = aliases.version_of(session, model_id, alias)
+        version = _named(session, model_id, alias)
     if version.state == "purged":
         raise Purged(f"version {version.number} was destroyed")
     if version.state != "ready":
@@ -81,6 +81,20 @@ def _target(session: Session, model: Model, version: Version, alias: str | None)
         hidden=_hidden(session, version.id),
         input=InputSpec.model_validate(model.input),
     )
+
+
+def _named(session: Session, model_id: UUID, alias: str) -> Version:
+    if alias == aliases.LATEST:
+        found = versions.newest_untainted(session, model_id)
+    else:
+        found = session.scalar(
+            select(Version)
+            .join(Alias, Alias.version_id == Version.id)
+            .where(Alias.model_id == model_id, Alias.name == alias)
+        )
+    if found is None:
+        raise NotFound(f"the model has no alias {alias!r}", pointer="/alias")
+    return found
 
 
 def _hidden(session: Session, version_id: UUID) -> frozenset[UUID]:

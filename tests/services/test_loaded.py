@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from app.methods.base import Head
 from app.methods.parts.scoring import Scorer
 from app.services import loaded
 from app.services.loaded import Cache, Ready
-from tests.services.test_snapshots import linear, publish, trained
+from tests.services.test_snapshots import head_of, linear, publish, trained
 
 EMPTY = Ready(
     network=nn.Identity(),
@@ -63,7 +64,7 @@ def test_lets_the_least_recently_used_go_first(cache_of):
 
 
 def test_counts_bytes_not_versions(cache_of):
-    sizes = {}
+    sizes: dict[UUID, int] = {}
     cache = cache_of(100, load=lambda id: replace(EMPTY, size=sizes[id]))
     small = [ids.new() for _ in range(5)]
     large = ids.new()
@@ -132,8 +133,8 @@ def test_knows_the_size_of_a_version(service):
     ready = loaded.read(service, version.id)
 
     numbers = sum(t.numel() * t.element_size() for t in snapshot.weights.values())
-    assert ready.size >= numbers + 8 * snapshot.head.weight.numel()
-    assert ready.size < numbers + 8 * snapshot.head.weight.numel() + 4096
+    assert ready.size >= numbers + 8 * head_of(snapshot).weight.numel()
+    assert ready.size < numbers + 8 * head_of(snapshot).weight.numel() + 4096
 
 
 def test_cuts_a_costly_network_into_smaller_steps(service, monkeypatch):

@@ -29,7 +29,7 @@ def count(steps, log=None, gate=None):
 
 
 def test_lets_a_short_task_pass_a_long_one(turns):
-    gate, log = threading.Event(), []
+    gate, log = threading.Event(), list[int]()
     long = turns.submit(count(50, log, gate))
     short = turns.submit(count(2, log, gate))
     gate.set()
@@ -49,7 +49,7 @@ def test_hands_an_error_to_who_waits(turns):
 
 
 def test_ends_a_cancelled_task_before_its_next_step(turns):
-    gate, log = threading.Event(), []
+    gate, log = threading.Event(), list[int]()
     first = turns.submit(count(1, gate=gate))
     second = turns.submit(count(3, log))
 
