@@ -1,0 +1,110 @@
+"""The schema: from empty to the newest, back and forth with rows in it, on both databases."""
+
+from __future__ import annotations
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import func, inspect, select, text
+
+from app.db import change_counter, connect
+from app.service import Service, open_service
+from app.services import access, audit, jobs, schema
+from app.tables import AuditEvent, Base
+from tests.factories import a_job
+
+
+@pytest.fixture
+def database(stack, tmp_path, request):
+    """An empty database without a schema."""
+    if stack == "embedded":
+        db = connect(f"sqlite:///{tmp_path / 'empty.db'}")
+        yield db
+        db.close()
+        return
+    with request.getfixturevalue("servers").database() as url:
+        db = connect(url)
+        schema.downgrade(db, "base")
+        yield db
+        db.close()
+
+
+def test_from_empty_to_the_newest_is_what_the_tables_say(database):
+    schema.upgrade(database)
+
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        difference = compare_metadata(context, Base.metadata)
+    assert difference == []
+    assert schema.current(database) == schema.head()
+
+
+def test_every_constraint_and_index_of_the_tables_is_there(database):
+    schema.upgrade(database)
+    found = inspect(database.engine)
+
+    for table in Base.metadata.sorted_tables:
+        assert {fk["name"] for fk in found.get_foreign_keys(table.name)} == {
+            c.name for c in table.foreign_key_constraints
+        }
+        assert {i.name for i in table.indexes} <= {index["name"] for index in found.get_indexes(table.name)}
+
+
+def test_a_fresh_schema_counts_changes_from_zero(database):
+    schema.upgrade(database)
+
+    with database.read() as session:
+        assert change_counter(session) == 0
+
+
+def populate(service: Service) -> None:
+    """Rows of the kinds that name one another."""
+    access.bootstrap(service)
+    tenant = access.tenants(service)[0]
+    for kind in ("update", "purge"):
+        a_job(service, tenant, kind=kind)
+    claimed = jobs.claim(service, ["cpu"], "worker")
+    assert claimed is not None
+    with service.db.begin() as session:
+        jobs.finish(session, claimed, {"version": 1})
+
+
+def test_goes_down_and_up_again_with_rows_in_it(settings):
+    service = open_service(settings)
+    populate(service)
+    with service.db.read() as session:
+        assert session.scalar(select(func.count()).select_from(AuditEvent)) == 2
+
+    schema.downgrade(service.db, "base")
+
+    left = set(inspect(service.db.engine).get_table_names())
+    assert left == {"alembic_version"}
+
+    schema.upgrade(service.db)
+    populate(service)
+
+    assert audit.verify(service).broken_at is None
+    service.close()
+
+
+def test_upgrading_again_changes_nothing(settings):
+    service = open_service(settings)
+    populate(service)
+
+    schema.upgrade(service.db)
+    schema.prepare(service.db)
+
+    assert [tenant.name for tenant in access.tenants(service)] == ["default"]
+    service.close()
+
+
+def test_references_are_kept_after_a_migration(settings):
+    service = open_service(settings)
+    schema.upgrade(service.db)
+
+    with service.db.engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+        else:
+            assert connection.execute(text("SHOW session_replication_role")).scalar() == "origin"
+    service.close()
