@@ -9,9 +9,11 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 
 from celery import signals
+from celery.exceptions import SecurityWarning
 from celery.worker import state
 from sqlalchemy.exc import DBAPIError
 
@@ -37,6 +39,8 @@ def run(settings: Settings, queues: Sequence[str], command: Sequence[str] = COMM
     owner = f"{'-'.join(queues)}@{socket.gethostname()}:{os.getpid()}-{secrets.token_hex(3)}"
     desk = Desk(service, queues, owner, compute, leaving)
     compute.start()
+    # as root, Celery warns of pickled messages, which are not accepted here
+    warnings.simplefilter("ignore", SecurityWarning)
     threading.Thread(target=listen, args=(desk, settings), name="ear", daemon=True).start()
     worker = worker_app(settings, desk).Worker(
         hostname=owner,
@@ -48,12 +52,12 @@ def run(settings: Settings, queues: Sequence[str], command: Sequence[str] = COMM
         without_heartbeat=True,
     )
 
-    @signals.worker_ready.connect(weak=False)
     def look_first(**_: object) -> None:
         """What was queued while no worker listened needs no bell."""
         signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
         desk.work()
 
+    signals.worker_ready.connect(look_first, weak=False)
     try:
         worker.start()
     finally:
@@ -65,9 +69,8 @@ def run(settings: Settings, queues: Sequence[str], command: Sequence[str] = COMM
 
 def leaving() -> bool:
     """Whether Celery was told to stop."""
-    return any(
-        value is not None and value is not False for value in (state.should_stop, state.should_terminate)
-    )
+    told = (state.should_stop, state.should_terminate)  # an exit status, where it was
+    return any(value is not None and value is not False for value in told)
 
 
 def listen(desk: Desk, settings: Settings) -> None:

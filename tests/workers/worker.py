@@ -2,7 +2,12 @@
 
 import sys
 
-from workers.__main__ import main
+from workers import __main__
+
+
+def main():
+    __main__.main([sys.executable, "-m", "tests.workers.child"])
+
 
 if __name__ == "__main__":
-    main([sys.executable, "-m", "tests.workers.child"])
+    main()
