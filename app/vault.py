@@ -28,6 +28,8 @@ MAGIC = b"PLM1"
 CHUNK = 1 << 20
 TAG = 16
 
+Bytes = bytes | bytearray | memoryview
+
 
 @dataclass(frozen=True)
 class KeyObject:
@@ -79,7 +81,7 @@ class Vault:
         except FileNotFoundError:
             raise ArtifactCorrupt("the key of a stored file is gone") from None
 
-    def seal(self, id: UUID, chunks: Iterable[bytes], key: KeyObject) -> KeyObject:
+    def seal(self, id: UUID, chunks: Iterable[Bytes], key: KeyObject) -> KeyObject:
         """Encrypt bytes into file `id`; returns the key object with the file's digest, not yet stored."""
         assert key.key is not None
         digest = hashlib.sha256()
@@ -134,10 +136,10 @@ def _nonce(prefix: bytes, counter: int, last: bool) -> bytes:
     return prefix + counter.to_bytes(4) + bytes([last])
 
 
-def _encrypt(chunks: Iterable[bytes], cipher: AESGCM, id: UUID) -> Iterator[bytes]:
+def _encrypt(chunks: Iterable[Bytes], cipher: AESGCM, id: UUID) -> Iterator[bytes]:
     prefix = os.urandom(7)
     yield MAGIC + prefix
-    waiting = b""
+    waiting: Bytes = b""
     for counter, chunk in enumerate(_rechunk(chunks)):
         if counter:
             yield cipher.encrypt(_nonce(prefix, counter - 1, False), waiting, id.bytes)
@@ -157,16 +159,29 @@ def _decrypt(sealed: bytes, cipher: AESGCM, id: UUID) -> Iterator[bytes]:
         raise ArtifactCorrupt("a stored file does not open with its key") from None
 
 
-def _rechunk(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Chunks of exactly 1 MiB and a last one that may be shorter, or empty where there is nothing."""
+def _rechunk(chunks: Iterable[Bytes]) -> Iterator[Bytes]:
+    """Chunks of exactly 1 MiB and a last one that may be shorter, or empty where there is nothing.
+
+    What is larger is cut without a copy.
+    """
     held = bytearray()
     some = False
     for chunk in chunks:
-        held += chunk
-        while len(held) >= CHUNK:
-            yield bytes(held[:CHUNK])
-            del held[:CHUNK]
+        view = memoryview(chunk)
+        if held:
+            missing = CHUNK - len(held)
+            held += view[:missing]
+            view = view[missing:]
+            if len(held) < CHUNK:
+                continue
+            yield bytes(held)
+            held.clear()
             some = True
+        while len(view) >= CHUNK:
+            yield view[:CHUNK]
+            view = view[CHUNK:]
+            some = True
+        held += view
     if held or not some:
         yield bytes(held)
 

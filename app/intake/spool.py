@@ -43,7 +43,7 @@ async def spool(
     Raises `BodyTooLarge` as soon as the limit is passed, `InvalidRequest` when nothing comes for too long.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+    file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115
     try:
         count, sha256 = await _store(body, file, limits, check)
     except BaseException:
@@ -56,35 +56,38 @@ async def _store(
     body: AsyncIterator[bytes], file: BinaryIO, limits: Limits, check: Callable[[bytes], None]
 ) -> tuple[int, str]:
     digest = hashlib.sha256()
-    held = bytearray()
-    count, is_checked = 0, False
+    held: list[bytes] = []
+    count, waiting, is_checked = 0, 0, False
     writing: asyncio.Future[None] | None = None
 
-    def write(part: bytes) -> None:
-        digest.update(part)
-        file.write(part)
+    def write(parts: list[bytes]) -> None:
+        for part in parts:
+            digest.update(part)
+            view = memoryview(part)
+            while view:
+                view = view[file.write(view) :]
 
     try:
         async for chunk in _timely(body, limits.idle_seconds):
-            held += chunk
+            held.append(chunk)
             count += len(chunk)
+            waiting += len(chunk)
             if count > limits.body_bytes:
                 raise BodyTooLarge(f"the body has more than {limits.body_bytes} bytes")
             if not is_checked and count >= HEAD:
-                check(bytes(held[:HEAD]))
+                check(b"".join(held)[:HEAD])
                 is_checked = True
-            if len(held) >= BATCH:
+            if waiting >= BATCH:
                 if writing is not None:
                     await writing
-                writing = asyncio.ensure_future(asyncio.to_thread(write, bytes(held)))
-                held = bytearray()
+                writing = asyncio.ensure_future(asyncio.to_thread(write, held))
+                held, waiting = [], 0
         if not is_checked:
-            check(bytes(held))
+            check(b"".join(held))
     finally:
         if writing is not None:
             await writing
-    await asyncio.to_thread(write, bytes(held))
-    file.flush()
+    await asyncio.to_thread(write, held)
     return count, digest.hexdigest()
 
 

@@ -16,8 +16,6 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load as parse
-from safetensors.numpy import save as dump
 from sqlalchemy import select
 
 from app import ids
@@ -25,8 +23,9 @@ from app.db import clock
 from app.errors import ArtifactCorrupt, Purged
 from app.service import Service
 from app.services.classes import byte_order
+from app.services.shard_files import Arrays, dump, parse
 from app.tables import Dataset, Shard
-from app.vault import KeyObject, new_key
+from app.vault import new_key
 
 TRAIN, EVAL = 0, 1
 
@@ -227,9 +226,7 @@ def _open(service: Service, shard: Shard) -> tuple[dict[str, NDArray[Any]], dict
 
 
 def _load(service: Service, shard: Shard) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    raw = service.vault.open(shard.file_id, service.vault.key(shard.key_id))
-    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    return parse(raw), header.get("__metadata__", {})
+    return parse(service.vault.open(shard.file_id, service.vault.key(shard.key_id)))
 
 
 def _seal(
@@ -237,15 +234,14 @@ def _seal(
     tenant_id: UUID,
     dataset_id: UUID,
     feature_map_id: UUID | None,
-    arrays: dict[str, NDArray[Any]],
+    arrays: Arrays,
     metadata: dict[str, str],
     clipped: int,
 ) -> Shard:
     first, last = int(arrays["positions"][0]), int(arrays["positions"][-1])
     file_id, key_id = ids.new(), ids.new()
-    raw = dump({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata or None)
     try:
-        key: KeyObject = service.vault.seal(file_id, [raw], new_key())
+        key = service.vault.seal(file_id, dump(arrays, metadata), new_key())
         service.vault.write_key(key_id, key)
     except BaseException:
         service.vault.destroy(key_id, file_id)

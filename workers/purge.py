@@ -1,0 +1,33 @@
+"""One purge job: destroys what a deleted dataset or model stored. Every step may be repeated."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from app.service import Service
+from app.services import audit, jobs, purges
+from app.services.jobs import ClaimedJob
+from workers.progress import Reporter
+
+
+def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
+    """Destroy keys, then files, then rows; a lost worker's successor goes on where it stopped."""
+
+    def tell(fraction: float) -> None:
+        report(fraction, "destroying")
+
+    if "dataset" in claimed.request:
+        kind, id = "dataset", UUID(hex=claimed.request["dataset"])
+        result = {"shards": purges.purge_dataset(service, id, tell)}
+    else:
+        kind, id = "model", UUID(hex=claimed.request["model"])
+        result = {"versions": purges.purge_model(service, id, tell)}
+    with service.db.begin() as session:
+        jobs.finish(session, claimed, result)
+        audit.record(
+            session,
+            tenant_id=claimed.tenant_id,
+            actor=claimed.actor,
+            action=f"{kind}.purged",
+            resources={kind: id, "job": claimed.id},
+        )
