@@ -33,6 +33,8 @@ def name_key(name: str) -> str:
 @lru_cache(maxsize=4096)
 def _prototype(character: str) -> str:
     """The character that stands for all that look like this one. The table has hubs and their look-alikes."""
+    if unicodedata.decomposition(character).startswith(("<wide>", "<narrow>", "<font>")):
+        character = unicodedata.normalize("NFKC", character).casefold()
     if character.isascii():
         return character
     near = [str(entry["c"]) for entry in confusables_data.get(character, ())]
