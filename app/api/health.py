@@ -25,7 +25,7 @@ class Live(Answer):
     status: str = Field(examples=["ok"])
 
 
-class VersionRead(Answer):
+class ReleaseRead(Answer):
     """What answers."""
 
     version: str
@@ -38,8 +38,8 @@ LIVE = Live(status="ok")
 
 
 @cache
-def _version() -> VersionRead:
-    return VersionRead(
+def _release() -> ReleaseRead:
+    return ReleaseRead(
         version=__version__, api="/v1", python=platform.python_version(), torch=installed("torch")
     )
 
@@ -77,6 +77,6 @@ def metrics(service: ServiceDep) -> Response:
 
 
 @version_router.get("/version", operation_id="operations_version")
-async def read_version() -> VersionRead:
+async def release() -> ReleaseRead:
     """Release and interface."""
-    return _version()
+    return _release()

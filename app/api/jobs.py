@@ -33,6 +33,7 @@ from app.services import job_reads, job_wishes
 from app.services.feed import Feed
 from app.services.job_wishes import location
 from app.services.memory import Memory
+from app.tables import Job
 
 PING_SECONDS = 15.0
 RETRY_MILLISECONDS = 3000
@@ -155,14 +156,15 @@ async def seen(service: Service, memory: Memory, tenant_id: UUID, job_id: UUID) 
 
 
 async def accepted(
-    service: Service, memory: Memory, feed: Feed, tenant_id: UUID, job_id: UUID, wait: float | None
+    service: Service, memory: Memory, feed: Feed, tenant_id: UUID, job: Job, wait: float | None
 ) -> Response:
     """The 202 of a call that made a job, held back while the job runs where `Prefer: wait` asks for it."""
+    shown = JobRead.of(job)
     if wait:
-        await feed.wait(job_id, wait)
-    found = await seen(service, memory, tenant_id, job_id)
-    headers = {**location(job_id), **applied(wait)}
-    return Response(found.model_dump_json(), 202, headers, media_type="application/json")
+        await feed.wait(job.id, wait)
+        shown = await seen(service, memory, tenant_id, job.id)
+    headers = {**location(job.id), **applied(wait)}
+    return Response(shown.model_dump_json(), 202, headers, media_type="application/json")
 
 
 def applied(wait: float | None) -> dict[str, str]:

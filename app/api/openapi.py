@@ -7,8 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.api.examples import example
 from app.api.problems import MEDIA
 
+ISSUED = {"id", "created_at", "revision", "number", "links"}
 PUBLIC = ("/livez", "/healthz", "/readyz", "/metrics", "/v1/version")
 
 
@@ -34,12 +36,40 @@ def document(app: FastAPI) -> dict[str, Any]:
     }
     for name in ("HTTPValidationError", "ValidationError"):
         components.get("schemas", {}).pop(name, None)
+    _keep_nulls(components.get("schemas", {}))
     for path, operations in found["paths"].items():
         for operation in operations.values():
             if path not in PUBLIC:
                 operation["security"] = [{"key": []}]
             _problems(operation["responses"])
+            _examples(operation, components.get("schemas", {}))
+    _read_only(components.get("schemas", {}))
     return found
+
+
+def _keep_nulls(schemas: dict[str, Any]) -> None:
+    """FastAPI drops the nulls of an example; where the field is required they belong to it."""
+    for schema in schemas.values():
+        if isinstance(schema.get("example"), dict):
+            for field in schema.get("required", []):
+                schema["example"].setdefault(field, None)
+
+
+def _examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Every body that is JSON, sent or answered, with an example of it."""
+    bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+    for body in bodies:
+        for media, content in body.get("content", {}).items():
+            if media.endswith("json") and content.get("schema"):
+                content.setdefault("example", example(content["schema"], schemas))
+
+
+def _read_only(schemas: dict[str, Any]) -> None:
+    """What the service issues: no request has these fields."""
+    for name, schema in schemas.items():
+        for field in ISSUED & schema.get("properties", {}).keys():
+            if not name.endswith(("Create", "Change", "Put", "Rollback")):
+                schema["properties"][field]["readOnly"] = True
 
 
 def _problems(responses: dict[str, Any]) -> None:
