@@ -64,4 +64,4 @@ async def create(
 ) -> Response:
     """Teach a model new classes, or more of known ones: a job makes the next version."""
     job = await to_thread.run_sync(updates.submit, service, caller, model, body, once)
-    return await accepted(service, memory, feed, caller.tenant_id, job.id, wait)
+    return await accepted(service, memory, feed, caller.tenant_id, job, wait)
