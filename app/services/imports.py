@@ -181,6 +181,7 @@ def _snapshot(
 def _check_names(names: list[str]) -> None:
     seen: dict[str, str] = {}
     for i, name in enumerate(names):
-        other = seen.setdefault(classes.name_key(name), name)
-        if other is not name:
+        other = seen.get(classes.name_key(name))
+        if other is not None:
             raise ClassNameConflict(f"{name!r} and {other!r} look alike", pointer=f"/head.json/classes/{i}")
+        seen[classes.name_key(name)] = name
