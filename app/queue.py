@@ -68,19 +68,18 @@ class Bell:
     """Rings after a commit. A broker that is away costs nothing but time: the sweep rings again."""
 
     def __init__(self, settings: Settings) -> None:
-        self._app = celery_app(settings)
-        # one try: what connects again and again for minutes would keep the caller waiting
-        self._app.conf.broker_transport_options["max_retries"] = 0
+        self._settings = settings
+        self._app = self._connect()
 
     def ring(self, job_id: UUID, queue: str) -> bool:
         """Wake a worker of that queue; False where the broker is away."""
+        app = self._app
         try:
-            self._app.send_task(RING, args=[job_id.hex], queue=queue, retry=False)
-        except (OperationalError, OSError) as error:
-            log.warning(
-                "broker away: the sweep rings again", extra={"job_id": job_id.hex, "error": str(error)}
-            )
-            self._app.amqp.producer_pool.force_close_all()  # the next ring connects anew
+            app.send_task(RING, args=[job_id.hex], queue=queue, retry=False)
+        except Exception as error:  # whatever a broker does, what was accepted stays accepted
+            log.warning("bell not heard", extra={"job_id": job_id.hex, "error": str(error)})
+            self._app = self._connect()  # what it knew of the broker may be wrong now
+            app.close()
             return False
         return True
 
@@ -95,3 +94,9 @@ class Bell:
 
     def close(self) -> None:
         self._app.close()
+
+    def _connect(self) -> Celery:
+        app = celery_app(self._settings)
+        # one try: what connects again and again for minutes would keep the caller waiting
+        app.conf.broker_transport_options["max_retries"] = 0
+        return app

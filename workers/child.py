@@ -45,7 +45,7 @@ class Inbox:
 
 
 def main(kinds: Mapping[str, str] = runner.KINDS, warm: Sequence[str] = WARM) -> None:
-    """Run one job after another; `kinds` names the module of each kind of job, `warm` what it needs at hand."""
+    """Run one job after another; `kinds` names the module of each kind, `warm` what to import ahead."""
     arguments = _arguments()
     die_with(arguments.parent, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the worker's to pass on
@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _import(modules: Sequence[str]) -> None:
-    """Import ahead of the first job. What cannot be imported is that job's error, not the end of the process."""
+    """Import ahead of the first job; what cannot be imported is the error of the job that needs it."""
     for name in modules:
         try:
             importlib.import_module(name)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from celery import signals
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 from sqlalchemy.exc import DBAPIError
 
@@ -39,8 +39,9 @@ def run(settings: Settings, queues: Sequence[str], command: Sequence[str] = COMM
     owner = f"{'-'.join(queues)}@{socket.gethostname()}:{os.getpid()}-{secrets.token_hex(3)}"
     desk = Desk(service, queues, owner, compute, leaving)
     compute.start()
-    # as root, Celery warns of pickled messages, which are not accepted here
-    warnings.simplefilter("ignore", SecurityWarning)
+    # Celery warns root of pickled messages, and everybody of a default: here one is refused, the other set
+    for known in (SecurityWarning, CPendingDeprecationWarning):
+        warnings.simplefilter("ignore", known)
     threading.Thread(target=listen, args=(desk, settings), name="ear", daemon=True).start()
     worker = worker_app(settings, desk).Worker(
         hostname=owner,
