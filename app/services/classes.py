@@ -27,7 +27,12 @@ def name_key(name: str) -> str:
     character becomes the one that Unicode's table of confusables has for it.
     """
     folded = unicodedata.normalize("NFC", name).casefold()
-    return "".join(_prototype(character) for character in folded)
+    return "".join(_prototype(character) for character in folded if not _is_invisible(character))
+
+
+def _is_invisible(character: str) -> bool:
+    """Joiners, zero-width spaces and variation selectors."""
+    return unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
 
 
 @lru_cache(maxsize=4096)
@@ -52,13 +57,9 @@ def byte_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def of_model(session: Session, model_id: UUID) -> list[ModelClass]:
-    """Every class that the model ever had, by creation."""
-    found = session.scalars(
-        select(ModelClass)
-        .where(ModelClass.model_id == model_id)
-        .order_by(ModelClass.created_at, ModelClass.id)
-    )
-    return list(found)
+    """Every class that the model ever had, by creation; of one version in the order of its class map."""
+    found = session.scalars(select(ModelClass).where(ModelClass.model_id == model_id))
+    return sorted(found, key=lambda row: (row.created_at, row.name.encode()))
 
 
 def browse(service: Service, tenant_id: UUID, model_id: UUID) -> list[ClassRead]:
