@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from anyio import to_thread
@@ -24,13 +23,14 @@ from app.errors import (
 )
 from app.ids import ModelId
 from app.schemas.aliases import AliasHistory, AliasList, AliasMoveRead, AliasPut, AliasRead, Rollback
-from app.schemas.updates import ALIAS, AliasName
+from app.schemas.times import Instant
+from app.schemas.updates import ALIAS
 from app.services import aliases
 
 router = APIRouter(prefix="/models/{model}/aliases", tags=["aliases"])
 
 AnyAlias = Annotated[str, Path(pattern=ALIAS, description="An alias, or `latest`.")]
-OwnAlias = Annotated[AliasName, Path(description="An alias; `latest` is computed and cannot be set.")]
+OwnAlias = Annotated[str, Path(description="An alias; `latest` is computed and cannot be set.")]
 MOVES = problems(
     NotFound,
     Purged,
@@ -103,7 +103,7 @@ def history(
     alias: OwnAlias,
     caller: Reader,
     service: ServiceDep,
-    as_of: Annotated[datetime | None, Query(description="Only what was live at this instant.")] = None,
+    as_of: Annotated[Instant | None, Query(description="Only what was live at this instant.")] = None,
 ) -> AliasHistory:
     """Every move of an alias, newest first; with `as_of` the one in force then."""
     moves: list[AliasMoveRead] = aliases.moves(service, caller.tenant_id, model, alias, as_of)

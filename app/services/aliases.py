@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -17,10 +18,12 @@ from app.errors import (
     Forbidden,
     NotFound,
     SubjectRestricted,
+    ValidationFailed,
     VersionNotReady,
     VersionTainted,
 )
 from app.schemas.aliases import AliasMoveRead, AliasPut, AliasRead
+from app.schemas.updates import AliasName
 from app.service import Caller, Service
 from app.services import audit, ledger, models, versions
 from app.services.models import Check
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from app.services.idempotency import Once
 
 LATEST = "latest"
+ALIAS_NAME: TypeAdapter[str] = TypeAdapter(AliasName)
 
 
 def browse(service: Service, tenant_id: UUID, model_id: UUID) -> list[AliasRead]:
@@ -72,6 +76,7 @@ def put(
     service: Service, caller: Caller, model_id: UUID, name: str, body: AliasPut, check: Check
 ) -> AliasRead:
     """Make an alias, or move the one that the caller read."""
+    _check_name(name)
     with service.db.begin() as session:
         model = models.get(session, caller.tenant_id, model_id, lock=True)
         row = _row(session, model.id, name)
@@ -87,6 +92,7 @@ def put(
 
 def remove(service: Service, caller: Caller, model_id: UUID, name: str, check: Check) -> None:
     """Take an alias away; its history stays."""
+    _check_name(name)
     with service.db.begin() as session:
         model = models.get(session, caller.tenant_id, model_id, lock=True)
         row = _row(session, model.id, name)
@@ -110,6 +116,7 @@ def rollback(
     once: Once | None = None,
 ) -> AliasRead:
     """Move an alias back to the version that it named before the present one."""
+    _check_name(name)
     with service.db.begin() as session:
         if once:
             once.begin(session)
@@ -209,6 +216,13 @@ def refusal(session: Session, model: Model, version: Version, name: str, *, may_
 def check_promotion(session: Session, caller: Caller, model: Model, name: str) -> None:
     """Raise where the caller may not have a job move this alias."""
     _may(caller, _row(session, model.id, name), None, pointer="/alias")
+
+
+def _check_name(name: str) -> None:
+    try:
+        ALIAS_NAME.validate_python(name)
+    except ValidationError as error:
+        raise ValidationFailed(error.errors()[0]["msg"], pointer="alias") from None
 
 
 def _may(caller: Caller, row: Alias | None, protected: bool | None, pointer: str | None = None) -> None:
