@@ -21,9 +21,9 @@ def worker_app(settings: Settings, desk: Desk) -> Celery:
         broker_heartbeat=0,
     )
 
-    @app.task(name=RING)
     def ring(job_id: str) -> None:
         desk.heard()
         desk.work()
 
+    app.task(ring, name=RING)
     return app

@@ -19,7 +19,7 @@ def kills(root: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) ->
 
 
 def _files(root: Path, membership: Path) -> list[Path]:
-    """Where to look: the group of version 2 or 1 that this process is in, then the root as containers see it."""
+    """Where to look: this process's group (version 2 or 1), then the root, as a container sees its own."""
     found: list[Path] = []
     try:
         lines = membership.read_text().splitlines()

@@ -40,7 +40,8 @@ def run(
     except LeaseLost:
         log.warning("job fenced: its lease moved on", extra={"job_id": claimed.id.hex})
     except Stopped as stopped:
-        _patiently(claimed, lambda: _stop(service, claimed, stopped.signal))
+        how = stopped.signal
+        _patiently(claimed, lambda: _stop(service, claimed, how))
     except Exception as error:
         cause, detail, errors = diagnose(error)
         log.exception("job failed", extra={"job_id": claimed.id.hex, "cause": cause.value})

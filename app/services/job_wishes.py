@@ -7,7 +7,7 @@ from uuid import UUID
 from app import ids
 from app.schemas.jobs import JobRead
 from app.service import Caller, Service
-from app.services import job_reads, jobs
+from app.services import jobs
 from app.services.idempotency import Once
 
 
@@ -16,7 +16,7 @@ def cancel(service: Service, caller: Caller, job_id: UUID, once: Once | None) ->
     with service.db.begin() as session:
         if once:
             once.begin(session)
-        jobs.check_cancellable(job_reads.get(session, caller.tenant_id, job_id))
+        jobs.check_cancellable(jobs.own(session, caller, job_id))
         answer = JobRead.of(jobs.cancel_in(session, caller, job_id))
         if once:
             body = answer.model_dump(mode="json")

@@ -8,19 +8,22 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.service import Service
 from app.services import jobs
 from app.services.jobs import ACTIVE, State, Urgency
 from app.services.orphans import remove_orphans
-from app.tables import Dataset, Holder, IdempotencyRecord, Job, Shard
+from app.tables import Dataset, Holder, IdempotencyRecord, Job, Model
 
 log = logging.getLogger(__name__)
 
@@ -118,34 +121,47 @@ def expire_answers(service: Service) -> None:
 
 
 def resume_purges(service: Service) -> int:
-    """Queue a purge for each deleted dataset that still has rows stored and no purge under way; returns how
-    many. One that failed is tried again after `orphan_seconds`."""
-    queued = []
+    """Queue a purge for each deleted dataset and model whose own failed; returns how many. Each is tried
+    again after `orphan_seconds`."""
     with service.db.begin() as session:
         recent = clock(session) - timedelta(seconds=service.settings.jobs.orphan_seconds)
-        under_way = exists().where(
-            Job.kind == "purge",
-            Job.resource_id == Dataset.id,
-            Job.state.in_((State.QUEUED, *ACTIVE)) | (Job.created_at > recent),
-        )
-        stored = exists().where(Shard.dataset_id == Dataset.id)
-        for dataset in session.scalars(
-            select(Dataset).where(Dataset.deleted_at.is_not(None), stored, ~under_way)
-        ).all():
-            job = jobs.new_job(
-                session,
-                tenant_id=dataset.tenant_id,
-                kind="purge",
-                queue="io",
-                lane=None,
-                urgency=Urgency.OFF_LANE,
-                model_id=None,
-                resource_id=dataset.id,
-                request={"dataset": dataset.id.hex},
-                actor="scheduler",
-                request_id=None,
-            )
-            queued.append((job.id, job.queue))
-    for job_id, queue in queued:
-        service.bell.ring(job_id, queue)
+        queued = [
+            _purge(session, row.tenant_id, dataset_id=row.id)
+            for row in _unpurged(session, Dataset, Job.resource_id, recent)
+        ] + [
+            _purge(session, row.tenant_id, model_id=row.id)
+            for row in _unpurged(session, Model, Job.model_id, recent)
+        ]
+    for job in queued:
+        service.bell.ring(job.id, job.queue)
     return len(queued)
+
+
+def _unpurged(
+    session: Session, table: type[Dataset] | type[Model], named: Any, recent: datetime
+) -> Sequence[Any]:
+    """Deleted rows without a purge that succeeded, is under way or is young; jobs name them by `named`."""
+    carried_out = exists().where(
+        Job.kind == "purge",
+        named == table.id,
+        Job.state.in_((State.SUCCEEDED, State.QUEUED, *ACTIVE)) | (Job.created_at > recent),
+    )
+    return session.scalars(select(table).where(table.deleted_at.is_not(None), ~carried_out)).all()
+
+
+def _purge(
+    session: Session, tenant_id: UUID, *, dataset_id: UUID | None = None, model_id: UUID | None = None
+) -> Job:
+    return jobs.new_job(
+        session,
+        tenant_id=tenant_id,
+        kind="purge",
+        queue="io",
+        lane=None,
+        urgency=Urgency.OFF_LANE,
+        model_id=model_id,
+        resource_id=dataset_id,
+        request={"dataset": dataset_id.hex} if dataset_id else {"model": model_id.hex if model_id else None},
+        actor="scheduler",
+        request_id=None,
+    )

@@ -1,6 +1,7 @@
 """What the runner makes of an error, and how a job reports."""
 
 import errno
+from functools import partial
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -10,7 +11,7 @@ from app.services import jobs
 from app.services.jobs import LeaseLost, Signal, Stopped
 from tests.factories import a_job
 from tests.workers.watching import read
-from workers import progress, runner
+from workers import runner
 from workers.progress import Reporter, Superseded
 
 
@@ -59,7 +60,7 @@ def claimed(service, tenant):
 
 def test_progress_only_rises_and_is_written_once_a_second(service, claimed, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("workers.progress.time.monotonic", lambda: now[0])
     report = Reporter(service, claimed, lambda: Signal.CONTINUE)
     written = []
     for seconds, fraction in ((0.0, 0.1), (0.5, 0.2), (0.6, 0.3), (0.5, 0.25), (1.0, 0.2)):
@@ -72,7 +73,7 @@ def test_progress_only_rises_and_is_written_once_a_second(service, claimed, monk
 
 def test_progress_estimates_what_is_left(service, claimed, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("workers.progress.time.monotonic", lambda: now[0])
     report = Reporter(service, claimed, lambda: Signal.CONTINUE)
     now[0] += 10
     report(0.25, "train", "epoch 1/4")
@@ -84,7 +85,7 @@ def test_progress_estimates_what_is_left(service, claimed, monkeypatch):
 def test_a_report_stops_the_job_when_its_worker_says_so(service, claimed):
     for signal, error in ((Signal.STOP, Stopped), (Signal.CANCEL, Stopped), (Signal.LOST, LeaseLost)):
         with pytest.raises(error):
-            Reporter(service, claimed, lambda signal=signal: signal)(0.5)
+            Reporter(service, claimed, partial(Signal, signal))(0.5)
 
 
 def test_a_report_finds_a_cancellation_itself(service, caller, claimed):
@@ -96,6 +97,8 @@ def test_a_report_finds_a_cancellation_itself(service, caller, claimed):
 
 def test_an_unknown_kind_fails_and_is_not_tried_again(service, tenant):
     job = a_job(service, tenant, kind="unheard-of")
-    runner.run(service, jobs.claim(service, ["cpu"], "me"), lambda: Signal.CONTINUE)
+    claimed = jobs.claim(service, ["cpu"], "me")
+    assert claimed is not None
+    runner.run(service, claimed, lambda: Signal.CONTINUE)
 
     assert (read(service, job).state, read(service, job).error["cause"]) == ("failed", "internal")

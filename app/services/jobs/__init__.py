@@ -15,6 +15,7 @@ from app.services.jobs.wishes import (
     cancel_in,
     check_cancellable,
     events_after,
+    own,
     retry,
     retry_in,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "lane_head",
     "look",
     "new_job",
+    "own",
     "progress",
     "renew",
     "requeue",

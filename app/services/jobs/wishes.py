@@ -24,7 +24,7 @@ NEVER_CANCELLED = ("purge",)  # a deletion that was accepted is carried out
 def cancel(service: Service, caller: Caller, job_id: UUID) -> Job:
     """Cancel a job: a queued one at once, a running one at its next safe point."""
     with service.db.begin() as session:
-        job = _own(session, caller, job_id)
+        job = own(session, caller, job_id)
         check_cancellable(job)
         return cancel_in(session, caller, job_id)
 
@@ -37,7 +37,7 @@ def check_cancellable(job: Job) -> None:
 
 def cancel_in(session: Session, caller: Caller, job_id: UUID) -> Job:
     """`cancel` inside a transaction of the caller; a job that has ended stays as it is."""
-    job, now = _own(session, caller, job_id), clock(session)
+    job, now = own(session, caller, job_id), clock(session)
     if job.state == State.QUEUED:
         job.cancel_requested = True
         cancel_row(session, job, now)
@@ -67,7 +67,7 @@ def retry(service: Service, caller: Caller, job_id: UUID) -> Job:
 
 def retry_in(session: Session, caller: Caller, job_id: UUID) -> Job:
     """`retry` inside a transaction of the caller, who rings after its commit."""
-    old = _own(session, caller, job_id)
+    old = own(session, caller, job_id)
     if old.state not in (State.FAILED, State.CANCELLED):
         raise JobNotRetryable(f"The job is {old.state}; a failed or cancelled one can be retried.")
     read = select(JobDataset.dataset_id, JobDataset.role).where(JobDataset.job_id == old.id)
@@ -132,7 +132,8 @@ def events_after(session: Session, job_id: UUID, sequence: int, limit: int = 500
     ).all()
 
 
-def _own(session: Session, caller: Caller, job_id: UUID) -> Job:
+def own(session: Session, caller: Caller, job_id: UUID) -> Job:
+    """The caller's job, held: a publication that is on its way has ended. Raises `NotFound`."""
     job = locked(session, select(Job).where(Job.id == job_id, Job.tenant_id == caller.tenant_id))
     if job is None:
         raise NotFound(f"There is no job {ids.encode('job', job_id)}.")
