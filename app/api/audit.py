@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -12,6 +11,7 @@ from app.api.paging import PageOf, PagingDep
 from app.api.problems import problems
 from app.errors import ValidationFailed
 from app.schemas.audit import AuditEventRead, AuditVerdict
+from app.schemas.times import Instant
 from app.services import audit
 
 router = APIRouter(prefix="/audit-events", tags=["audit"])
@@ -24,7 +24,7 @@ def browse(
     paging: PagingDep,
     response: Response,
     action: Annotated[str | None, Query(description="Only this action, such as `alias.moved`.")] = None,
-    created_after: Annotated[datetime | None, Query(description="Only younger events.")] = None,
+    created_after: Annotated[Instant | None, Query(description="Only younger events.")] = None,
 ) -> PageOf[AuditEventRead]:
     """Every change of this tenant, in the order of the chain."""
     found = audit.browse(

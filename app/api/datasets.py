@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -35,6 +34,7 @@ from app.intake.clean import Options
 from app.schemas.base import Name
 from app.schemas.datasets import DatasetRead, ReportRead
 from app.schemas.jobs import JobRead
+from app.schemas.times import Instant
 from app.services import arrivals, datasets
 from app.services.idempotency import reserved
 
@@ -113,7 +113,7 @@ def browse(
     service: ServiceDep,
     paging: PagingDep,
     response: Response,
-    created_after: Annotated[datetime | None, Query(description="Only those that came later.")] = None,
+    created_after: Annotated[Instant | None, Query(description="Only those that came later.")] = None,
 ) -> PageOf[DatasetRead]:
     """The datasets of this tenant, oldest first."""
     found = datasets.browse(service, caller.tenant_id, paging.place(), created_after=created_after)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -28,6 +27,7 @@ from app.errors import (
 )
 from app.ids import JobId, ModelId
 from app.schemas.jobs import JobKind, JobRead, JobState, LogLine
+from app.schemas.times import Instant
 from app.service import Service
 from app.services import job_reads, job_wishes
 from app.services.feed import Feed
@@ -58,7 +58,7 @@ def browse(
     ] = None,
     kind: Annotated[JobKind | None, Query(description="Only jobs of this kind.")] = None,
     model: Annotated[ModelId | None, Query(description="Only jobs on this model.")] = None,
-    created_after: Annotated[datetime | None, Query(description="Only younger jobs.")] = None,
+    created_after: Annotated[Instant | None, Query(description="Only younger jobs.")] = None,
 ) -> PageOf[JobRead]:
     """The jobs of this tenant, oldest first."""
     filters = job_reads.Filters(state, kind, model, created_after)
