@@ -65,10 +65,13 @@ def start(chosen: Settings, api_only: bool, stack: ExitStack) -> None:
     listener = stack.enter_context(listen(chosen.api.host, chosen.api.port))
     service = opened(chosen, stack, may_create=not chosen.database.url)
 
-    from app.main import create_app
     from app.services.access import bootstrap
     from app.services.scheduler import scheduling
-    from app.services.supervise import supervise
+    from app.services.supervise import THREADS_SLEEP, supervise
+
+    os.environ.setdefault(*THREADS_SLEEP)  # read when torch is loaded, which is next
+
+    from app.main import create_app
 
     bootstrap(service)
     if not api_only:

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 STEP = 0.1  # seconds between two looks
 LONGEST_PAUSE = 30.0  # seconds before a process that keeps exiting is started again
 SETTLED = 60.0  # a process that lived that long starts again at once
+# Threads of a numeric library that wait for each other sleep: spinning, they take the cores from whoever they
+# wait for, and a training beside other work was eight times slower.
+THREADS_SLEEP = ("OMP_WAIT_POLICY", "PASSIVE")
 SPARE = 5.0  # seconds that a worker has on top of the grace of its job
 
 
@@ -33,6 +36,7 @@ def environment(settings: Settings) -> dict[str, str]:
         if value is not None:
             found[name] = str(value)
     found[f"{PREFIX}DATA_DIR"] = str(settings.data_dir.absolute())
+    found.setdefault(*THREADS_SLEEP)
     return found
 
 
