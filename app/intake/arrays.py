@@ -43,7 +43,7 @@ def header(stream: BinaryIO, name: str) -> Header:
                 f"array {name!r}: versions 1 and 2 of the format are read", pointer=f"/{name}"
             )
     except (ValueError, EOFError):
-        raise cut_off(f"the header of array {name!r}") from None
+        raise cut_off(f"the header of array {name!r}", f"/{name}") from None
     if dtype.hasobject:
         raise UnsafeFormat(f"array {name!r} holds objects, which would need pickle", pointer=f"/{name}")
     if dtype.names or dtype.subdtype or dtype.itemsize == 0:

@@ -27,7 +27,7 @@ def read(source: Source) -> Iterator[Chunk]:
     except csv.Error:
         raise ValidationFailed(f"line {lines.line_num} is not CSV", pointer=f"/{lines.line_num}") from None
     except UnicodeDecodeError:
-        raise ValidationFailed("text has to be UTF-8", pointer="") from None
+        raise ValidationFailed("text has to be UTF-8") from None
     finally:
         text.detach()
 

@@ -100,7 +100,7 @@ def _open(stream: IO[bytes], row: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BodyTooLarge(f"image {row} has too many pixels", pointer=f"/x/{row}") from None
     except (OSError, ValueError, SyntaxError):
-        raise cut_off(f"image {row}") from None
+        raise cut_off(f"image {row}", f"/x/{row}") from None
 
 
 def _pixels(archive: ZipFile, info: ZipInfo, mode: str, row: int) -> NDArray[Any]:
@@ -108,7 +108,7 @@ def _pixels(archive: ZipFile, info: ZipInfo, mode: str, row: int) -> NDArray[Any
         try:
             return np.asarray(image.convert(mode), dtype=np.uint8)
         except (OSError, ValueError, SyntaxError):
-            raise cut_off(f"image {row}") from None
+            raise cut_off(f"image {row}", f"/x/{row}") from None
 
 
 def _label(info: ZipInfo, row: int) -> str:

@@ -38,7 +38,7 @@ def _columns(source: Source) -> dict[str, list[Any]]:
     except ValueError:
         raise InvalidRequest("the body is not JSON") from None
     if not isinstance(tree, dict):
-        raise ValidationFailed("the body has to be an object of columns", pointer="")
+        raise ValidationFailed("the body has to be an object of columns")
     refuse_names([name for name in tree if name not in FIELDS], "field")
     if "x" not in tree:
         raise ValidationFailed("there is no field 'x'", pointer="/x")

@@ -39,7 +39,7 @@ class Column:
         """The next rows; the last ones have to be whole."""
         raw = self.stream.read(rows * self._row)
         if len(raw) != rows * self._row:
-            raise cut_off(f"array {self.name!r}")
+            raise cut_off(f"array {self.name!r}", f"/{self.name}")
         return np.frombuffer(raw, self.head.dtype).reshape(rows, *self.head.shape[1:])
 
 
@@ -48,11 +48,12 @@ class ScratchColumn(Column):
 
     def __init__(self, stream: IO[bytes], head: Header, name: str, source: Source) -> None:
         super().__init__(stream, head, name)
-        self._file = tempfile.TemporaryFile(dir=source.folder)  # noqa: SIM115
-        shutil.copyfileobj(stream, self._file, 1 << 20)
-        if self._file.tell() + head.length != head.bytes:
-            raise cut_off(f"array {name!r}")
-        self._all = np.memmap(self._file, dtype=head.dtype, mode="r", shape=head.shape, order="F")
+        with tempfile.TemporaryFile(dir=source.folder) as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+            if file.tell() + head.length != head.bytes:
+                raise cut_off(f"array {name!r}", f"/{name}")
+            file.flush()
+            self._all = np.memmap(file, dtype=head.dtype, mode="r", shape=head.shape, order="F")
         self._at = 0
 
     def take(self, rows: int) -> NDArray[Any]:
@@ -81,7 +82,7 @@ def _open(archive: ZipFile, source: Source, stack: ExitStack) -> dict[str, Colum
         stream = stack.enter_context(archive.open(info))
         head = header(cast(Any, stream), name)
         if head.bytes != info.file_size:
-            raise cut_off(f"array {name!r}")
+            raise cut_off(f"array {name!r}", f"/{name}")
         if head.fortran and len(head.shape) > 1:
             columns[name] = ScratchColumn(stream, head, name, source)
         else:

@@ -34,7 +34,7 @@ def _read(file: Any, source: Source) -> Iterator[Chunk]:
     _check_size(file.metadata, source)
     names = list(file.schema_arrow.names)
     if len(set(names)) != len(names):
-        raise ValidationFailed("two columns have one name", pointer="")
+        raise ValidationFailed("two columns have one name")
     refuse_names([name for name in names if name in LATER], "column")
     features = [name for name in names if name not in NAMED]
     if not features:

@@ -61,9 +61,7 @@ class Persons:
                 return self._digest(text)
         except ValueError:  # a lone surrogate, or an integer of thousands of digits
             text = ""
-        raise ValidationFailed(
-            f"row {row}: {field} has 1 to {LONGEST} characters", pointer=f"/{field}/{row}"
-        )
+        raise ValidationFailed(f"row {row}: {field} has 1 to {LONGEST} characters", pointer=f"/{field}/{row}")
 
     def remember(self, samples: Sequence[str | None], positions: NDArray[np.int64]) -> None:
         """Keep 16 bytes of each sample id of the rows that are taken."""

@@ -87,6 +87,6 @@ def refuse_names(unknown: Sequence[str], kind: str) -> None:
         raise ValidationFailed(f"unknown {kind} {unknown[0]!r}; known are {known}", pointer=f"/{unknown[0]}")
 
 
-def cut_off(what: str) -> ValidationFailed:
+def cut_off(what: str, pointer: str | None = None) -> ValidationFailed:
     """The error for a file that ends too early or does not add up."""
-    return ValidationFailed(f"{what} is damaged or cut off", pointer="")
+    return ValidationFailed(f"{what} is damaged or cut off", pointer=pointer)

@@ -98,15 +98,15 @@ def header(spooled: Spooled) -> dict[str, Any]:
                 for name, part in slices.items()
             }
     except SafetensorError:
-        raise ValidationFailed("the file is damaged or cut off", pointer="") from None
+        raise ValidationFailed("the file is damaged or cut off") from None
     if not names:
-        raise ValidationFailed("the file has no tensors", pointer="")
+        raise ValidationFailed("the file has no tensors")
     if len(names) > MOST_TENSORS:
         raise BodyTooLarge(f"the file has more than {MOST_TENSORS} tensors")
     for name in names:
         if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
             raise ValidationFailed(
-                f"a tensor's name has 1 to {LONGEST_NAME} printable characters", pointer=""
+                f"a tensor's name has 1 to {LONGEST_NAME} printable characters"
             )
     return tensors
 

@@ -89,7 +89,9 @@ def rows_of(service: Service, dataset: str) -> dict[str, Any]:
 def traces(service: Service) -> dict[str, int]:
     """How many rows of datasets, and how many files, there are."""
     with service.db.read() as session:
-        found = {table.__tablename__: session.scalar(select(func.count()).select_from(table)) for table in STORED}
+        found = {
+            table.__tablename__: session.scalar(select(func.count()).select_from(table)) for table in STORED
+        }
     found["objects"] = len(list(files(service.settings.objects_dir)))
     found["keys"] = len(list(files(service.settings.keys_dir)))
     return found

@@ -1,0 +1,40 @@
+"""Datasets for tests of services, sent without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+
+from app import ids
+from app.intake.clean import Options
+from app.intake.media import Format
+from app.intake.spool import Spooled, spool
+from app.service import Caller, Service
+from app.services import arrivals
+from app.services.idempotency import Once, reserved
+from app.tables import Dataset
+
+
+def spooled(service: Service, body: bytes) -> Spooled:
+    """A body on disk, as the route puts it there."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    settings = service.settings
+    return asyncio.run(spool(chunks(), settings.objects_dir / "tmp", settings.limits, lambda head: None))
+
+
+def send(service: Service, caller: Caller, *, options: Options | None = None, **arrays: Any) -> Dataset:
+    """A dataset from arrays, through the same door as one from HTTP."""
+    file = io.BytesIO()
+    np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})
+    once = Once(caller.tenant_id, "POST /v1/datasets", ids.new().hex)
+    with spooled(service, file.getvalue()) as body, reserved(service, once):
+        row, is_new = arrivals.accept(service, caller, body, Format.NPZ, options or Options(), once)
+    assert is_new
+    return row
