@@ -21,8 +21,8 @@ def start_worker(service):
     """Starts real workers; those still there at the end are stopped."""
     started = []
 
-    def start(queues="cpu,gpu", module="tests.workers.worker"):
-        command = [sys.executable, "-m", module, "--queues", queues, "--parent", str(os.getpid())]
+    def start(queues="cpu,gpu", module="tests.workers.worker", *words):
+        command = [sys.executable, "-m", module, *words, "--queues", queues, "--parent", str(os.getpid())]
         process = subprocess.Popen(command, env=environment(service.settings), start_new_session=True)
         started.append(process)
         return process
