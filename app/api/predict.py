@@ -26,7 +26,9 @@ from app.errors import (
 from app.ids import ModelId
 from app.schemas.predict import AliasOrLatest, Number, PredictCreate, PredictOptions, PredictRead, TopK
 from app.services.inputs import read_npy
-from app.services.predict import Ask, Predictor
+from app.services.json_rows import split_rows
+from app.services.predict import SMALL, Ask, Predictor
+from app.services.turns import Steps, at_once
 
 router = APIRouter(tags=["predictions"])
 
@@ -84,19 +86,21 @@ async def predict(
     body = await read_body(request, request.app.state.service.settings.limits.predict_bytes)
     if media == NPY:
         ask = _checked(given)
-        answer = await predictor.predict(caller, model, lambda: _npy(body, ask), len(body))
+        answer = await predictor.predict(caller, model, at_once(lambda: _npy(body, ask)), len(body))
     elif media == JSON:
         if given:
             raise InvalidRequest("with a JSON body the options are its fields", pointer=next(iter(given)))
-        answer = await predictor.predict(caller, model, lambda: _json(body), len(body))
+        answer = await predictor.predict(caller, model, _json(body), len(body))
     else:
         raise UnsupportedMedia(f"inputs come as {JSON} or {NPY}")
     return Response(answer, media_type=JSON)
 
 
-def _json(body: bytes) -> Ask:
-    sent = parse(PredictCreate, body)
-    return Ask(sent.inputs, sent.alias, sent.version, sent.top_k)
+def _json(body: bytes) -> Steps[Ask]:
+    """A large body is read some rows at a time; what is unusual in it, as a whole."""
+    found = (yield from split_rows(body)) if len(body) > SMALL else None
+    sent = parse(PredictCreate, body if found is None else found[0])
+    return Ask(sent.inputs if found is None else found[1], sent.alias, sent.version, sent.top_k)
 
 
 def _npy(body: bytes, options: PredictOptions) -> Ask:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -34,11 +35,13 @@ from app.services.inputs import POINTER, check_rows
 from app.services.loaded import Cache, Ready
 from app.services.memory import Memory
 from app.services.serving import Target
-from app.services.turns import Steps, Turns
+from app.services.turns import Steps, Turns, finish
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+SMALL = 1 << 16  # bytes that are parsed on the event loop
+SWITCH_SECONDS = 0.0005  # after which a busy thread gives way to the event loop
 DAMAGED_SECONDS = 30.0  # how long a damaged version is not opened again
 
 
@@ -63,6 +66,7 @@ class Predictor:
         self._most_waiting = api.predict_queue + api.predict_threads
         self.waiting = 0  # admitted and not answered; touched on the event loop only
         self._damaged: dict[UUID, float] = {}  # version -> when it may be tried again
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.cache = Cache(lambda id: loaded.read(service, id), api.cache_bytes)
         self.turns = Turns(api.predict_threads, _limit_threads(api.predict_threads))
 
@@ -70,14 +74,14 @@ class Predictor:
         self.turns.close()
         self.cache.close()
 
-    async def predict(self, caller: Caller, model_id: UUID, read: Callable[[], Ask], size: int) -> bytes:
+    async def predict(self, caller: Caller, model_id: UUID, read: Steps[Ask], size: int) -> bytes:
         """The answer as JSON (`schemas.predict.PredictRead`).
 
-        `read` parses a body of `size` bytes; a large one is parsed in a turn. Raises `NotReady` beyond the
+        `read` parses a body of `size` bytes; a large one is parsed in turns. Raises `NotReady` beyond the
         queue, and whatever is wrong with the request.
         """
         with self._admit(), PREDICT_SECONDS.time():
-            ask = read() if size <= 1 << 16 else await _wait(self.turns.submit(_once(read)))
+            ask = finish(read) if size <= SMALL else await _wait(self.turns.submit(read))
             target = await self._target(caller.tenant_id, model_id, ask)
             served, ready = await self._open(target)
             shown = await _wait(self.turns.submit(self._compute(served, ready, ask)))
@@ -156,12 +160,6 @@ class Predictor:
 async def _wait(future: Future[T]) -> T:
     """Await without cancelling: others may wait for the same load."""
     return await asyncio.shield(asyncio.wrap_future(future))
-
-
-def _once(read: Callable[[], T]) -> Steps[T]:
-    """One step as a task."""
-    return read()
-    yield
 
 
 def _predict(ready: Ready, rows: NDArray[Any], k: int, banned: list[int]) -> str:

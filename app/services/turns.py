@@ -6,10 +6,25 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]  # yields between steps, returns the result
+
+
+def at_once(work: Callable[[], T]) -> Steps[T]:
+    """Something as a task of one step."""
+    return work()
+    yield
+
+
+def finish(steps: Steps[T]) -> T:
+    """All steps of a task, here and now."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(T, end.value)
 
 
 class Turns:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+import app.api.predict
 from app import ids
 from app.config import Api, Limits, Settings
 from app.main import create_app
@@ -108,6 +109,26 @@ def test_answers_a_npy_body_alike(ask):
 
     assert as_npy.status_code == 200, as_npy.text
     assert as_npy.json() == as_json.json()
+
+
+def test_answers_large_json_alike_and_finds_the_same_faults(ask, monkeypatch):
+    """A body that is read in pieces gives what it gives as a whole."""
+    bodies = [
+        {"inputs": ROWS.tolist(), "top_k": 2},
+        {"inputs": [[1, 2, 3, 4], [1, 2, 3]]},
+        {"inputs": [[1, 2, 3]]},
+        {"inputs": ROWS.tolist(), "model": 1},
+        {"inputs": [[0, 0, 0, 1e39]]},
+    ]
+    whole = [ask(json=body) for body in bodies]
+    monkeypatch.setattr(app.api.predict, "SMALL", 0)
+    in_pieces = [ask(json=body) for body in bodies]
+
+    def essence(answer):
+        return (answer.status_code, {**answer.json(), "request_id": ""})
+
+    assert [essence(answer) for answer in in_pieces] == [essence(answer) for answer in whole]
+    assert [answer.status_code for answer in whole] == [200, 422, 422, 422, 422]
 
 
 @pytest.mark.parametrize(

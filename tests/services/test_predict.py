@@ -26,6 +26,7 @@ from app.schemas.predict import PredictRead
 from app.services import loaded, serving
 from app.services.memory import Memory
 from app.services.predict import Ask, Predictor
+from app.services.turns import at_once
 from app.tables import (
     Alias,
     Base,
@@ -73,9 +74,14 @@ def model(service, tenant):
         return add_model(session, linear(), tenant.id)
 
 
+def given(ask):
+    """A request that is parsed already."""
+    return at_once(lambda: ask)
+
+
 def ask(predictor, caller, model, inputs=ROWS[:1], **fields):
     """The answer, checked against its schema."""
-    raw = asyncio.run(predictor.predict(caller, model.id, lambda: Ask(inputs, **fields), 0))
+    raw = asyncio.run(predictor.predict(caller, model.id, given(Ask(inputs, **fields)), 0))
     assert PredictRead.model_validate_json(raw)
     return json.loads(raw)
 
@@ -362,12 +368,12 @@ def test_refuses_what_the_queue_cannot_hold_and_takes_it_later(service, model, c
 
     async def crowd():
         waiting = [
-            asyncio.ensure_future(predictor.predict(caller, model.id, lambda: Ask(ROWS[:1]), 0))
+            asyncio.ensure_future(predictor.predict(caller, model.id, given(Ask(ROWS[:1])), 0))
             for _ in range(3)
         ]
         await asyncio.sleep(0)
         with pytest.raises(NotReady) as refused:
-            await predictor.predict(caller, model.id, lambda: Ask(ROWS[:1]), 0)
+            await predictor.predict(caller, model.id, given(Ask(ROWS[:1])), 0)
         stuck.gate.set()
         return refused.value, await asyncio.gather(*waiting)
 
@@ -383,7 +389,7 @@ def test_leaves_the_event_loop_free_while_it_computes(service, model, caller, pr
     stuck = Stuck(predictor)
 
     async def meanwhile():
-        waiting = asyncio.ensure_future(predictor.predict(caller, model.id, lambda: Ask(ROWS[:1]), 0))
+        waiting = asyncio.ensure_future(predictor.predict(caller, model.id, given(Ask(ROWS[:1])), 0))
         turns = 0
         until = time.monotonic() + 10
         while turns < 1000 and time.monotonic() < until:
@@ -407,7 +413,7 @@ def test_answers_a_row_while_a_batch_waits_for_its_next_turn(service, tenant, ca
     stuck, order = Stuck(predictor), []
 
     async def asked(rows):
-        await predictor.predict(caller, model.id, lambda: Ask(rows), 0)
+        await predictor.predict(caller, model.id, given(Ask(rows)), 0)
         order.append(len(rows))
 
     async def both():
@@ -474,7 +480,7 @@ def test_changes_nothing(service, model, caller, predictor):
 
     async def many():
         call = [
-            predictor.predict(caller, model.id, lambda: Ask(ROWS[:2], alias="production"), 0)
+            predictor.predict(caller, model.id, given(Ask(ROWS[:2], alias="production")), 0)
             for _ in range(30)
         ]
         return await asyncio.gather(*call)
