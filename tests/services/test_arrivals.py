@@ -138,9 +138,8 @@ def test_the_digest_of_the_bytes_is_in_no_row(service, caller):
     digests = service.vault.key(dataset.id).digests
 
     with service.db.read() as session:
-        rows = "".join(
-            repr(session.execute(select(table)).all()) for table in (Dataset.__table__, Shard.__table__)
-        )
+        tables = (Dataset.__table__, Shard.__table__, IdempotencyRecord.__table__)
+        rows = "".join(repr(session.execute(select(table)).all()) for table in tables)
     assert all(digest not in rows for digest in digests.values())
     assert set(digests) == {"sha256", "upload", "meaning"}
 
