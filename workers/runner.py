@@ -39,6 +39,8 @@ def run(
         module.run(service, claimed, report)
     except LeaseLost:
         log.warning("job fenced: its lease moved on", extra={"job_id": claimed.id.hex})
+        _patiently(claimed, lambda: jobs.note_fenced(service, claimed))
+        _patiently(claimed, lambda: jobs.note_fenced(service, claimed))
     except Stopped as stopped:
         how = stopped.signal
         _patiently(claimed, lambda: _stop(service, claimed, how))

@@ -140,18 +140,6 @@ def reserved(service: Service, once: Once) -> Iterator[Stored | None]:
             session.execute(delete(IdempotencyRecord).where(*once._mine(), unfinished))
 
 
-def remove_old(service: Service) -> int:
-    """Remove records past their time; returns how many."""
-    with service.db.begin() as session:
-        before = clock(session) - timedelta(seconds=service.settings.idempotency.keep_seconds)
-        gone = session.execute(
-            delete(IdempotencyRecord)
-            .where(IdempotencyRecord.created_at < before)
-            .returning(IdempotencyRecord.id)
-        )
-        return len(gone.all())
-
-
 def _take(service: Service, once: Once) -> Stored | None:
     try:
         with service.db.begin() as session:

@@ -1,29 +1,38 @@
-"""What Prometheus reads: counters of this process, gauges from the database at the time of asking."""
+"""What Prometheus reads: what this process counted, and the jobs in the database at the time of asking."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Float, case, cast, extract, func, select
+from sqlalchemy.orm import Session
 
 import app.metrics  # noqa: F401  the counters register themselves
 from app.db import clock
 from app.service import Service
+from app.services.jobs import DONE, State
 from app.tables import Job
 
-DONE = ("succeeded", "failed", "cancelled")
+BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1_800.0, 3_600.0, 14_400.0)  # seconds
 
 
 def text(service: Service) -> bytes:
     """Everything, in Prometheus' text format."""
+    with service.db.read() as session:
+        found = [
+            *_states(session),
+            _seconds(session, "queue", "From queued to claimed.", Job.queued_at, Job.started_at),
+            _seconds(session, "run", "From claimed to closed.", Job.started_at, Job.finished_at),
+            *_losses(session),
+            *_bell(session),
+        ]
     from_database = CollectorRegistry()
-    from_database.register(_Given(_jobs(service)))
+    from_database.register(_Given(found))
     return generate_latest(REGISTRY) + generate_latest(from_database)
 
 
@@ -35,33 +44,65 @@ class _Given(Collector):
         return self._metrics
 
 
-def _jobs(service: Service) -> list[Metric]:
+def _states(session: Session) -> tuple[Metric, Metric]:
     in_state = GaugeMetricFamily("palimpsest_jobs_in_state", "Jobs now.", labels=("kind", "state"))
-    total = CounterMetricFamily("palimpsest_jobs", "Jobs ended.", labels=("kind", "state", "cause"))
-    unrung = GaugeMetricFamily("palimpsest_job_unrung_seconds", "Age of the oldest job that no one rang.")
-    claimed = GaugeMetricFamily(
-        "palimpsest_worker_last_claim_timestamp_seconds", "When a worker last took a job."
-    )
+    ended = CounterMetricFamily("palimpsest_jobs", "Jobs ended.", labels=("kind", "state", "cause"))
     cause: Any = Job.error["cause"].as_string()
-    with service.db.read() as session:
-        counts = session.execute(
-            select(Job.kind, Job.state, cause, func.count()).group_by(Job.kind, Job.state, cause)
-        )
-        living: dict[tuple[str, str], int] = {}
-        for kind, state, why, count in counts:
-            if state in DONE:
-                total.add_metric((kind, state, why or ""), count)
-            living[kind, state] = living.get((kind, state), 0) + count
-        for key, count in living.items():
-            in_state.add_metric(key, count)
-        oldest = session.scalar(
-            select(func.min(Job.queued_at)).where(Job.state == "queued", Job.rung_at.is_(None))
-        )
-        unrung.add_metric((), _age(clock(session), oldest))
-        last = session.scalar(select(func.max(Job.started_at)))
-        claimed.add_metric((), last.timestamp() if last else 0.0)
-    return [in_state, total, unrung, claimed]
+    query = select(Job.kind, Job.state, cause, func.count()).group_by(Job.kind, Job.state, cause)
+    now: dict[tuple[str, str], int] = {}
+    for kind, state, why, count in session.execute(query):
+        now[kind, state] = now.get((kind, state), 0) + count
+        if state in DONE:
+            ended.add_metric((kind, state, why or ""), count)
+    for labels, count in now.items():
+        in_state.add_metric(labels, count)
+    return in_state, ended
 
 
-def _age(now: datetime, since: datetime | None) -> float:
-    return 0.0 if since is None else max(0.0, (now - since).total_seconds())
+def _seconds(session: Session, name: str, help: str, since: Any, until: Any) -> Metric:
+    """How long jobs took from one of their times to another, as a histogram."""
+    family = HistogramMetricFamily(f"palimpsest_job_{name}_seconds", help, labels=("kind",))
+    took = _between(session, since, until)
+    within = [func.sum(case((took <= bound, 1), else_=0)) for bound in BUCKETS]
+    query = select(Job.kind, func.count(), func.sum(took), *within).where(until >= since)
+    for kind, count, total, *counts in session.execute(query.group_by(Job.kind)):
+        buckets = [(str(bound), float(n)) for bound, n in zip(BUCKETS, counts, strict=True)]
+        family.add_metric((kind,), [*buckets, ("+Inf", float(count))], float(total))
+    return family
+
+
+def _between(session: Session, since: Any, until: Any) -> ColumnElement[float]:
+    if session.get_bind().dialect.name == "sqlite":
+        days = func.julianday(until, type_=Float) - func.julianday(since, type_=Float)
+        return days * 86_400.0
+    return cast(extract("epoch", until - since), Float)
+
+
+def _losses(session: Session) -> tuple[Metric, Metric]:
+    expired, fenced = session.execute(select(func.sum(Job.expired), func.sum(Job.fenced))).one()
+    return (
+        CounterMetricFamily(
+            "palimpsest_job_lease_expired", "Leases that the sweep took back.", float(expired or 0)
+        ),
+        CounterMetricFamily(
+            "palimpsest_job_fenced", "Times that a worker found its lease gone.", float(fenced or 0)
+        ),
+    )
+
+
+def _bell(session: Session) -> tuple[Metric, Metric]:
+    now = clock(session)
+    due = (Job.state == State.QUEUED, Job.not_before <= now)
+    oldest = session.scalar(select(func.min(Job.rung_at)).where(*due))
+    age = 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
+    last = session.scalar(select(func.max(Job.started_at)))
+    return (
+        GaugeMetricFamily(
+            "palimpsest_job_unrung_seconds", "Since the oldest bell of a job that is due.", age
+        ),
+        GaugeMetricFamily(
+            "palimpsest_worker_last_claim_timestamp_seconds",
+            "When a worker last took a job.",
+            last.timestamp() if last else 0.0,
+        ),
+    )

@@ -47,6 +47,8 @@ class Job(WithId, Base):
     state: Mapped[str] = mapped_column(default="queued")
     attempt: Mapped[int] = mapped_column(default=0)
     lost: Mapped[int] = mapped_column(default=0)  # attempts that ended with their worker
+    expired: Mapped[int] = mapped_column(default=0)  # leases that the sweep took back
+    fenced: Mapped[int] = mapped_column(default=0)  # claims that came too late to write anything
     ooms: Mapped[int] = mapped_column(default=0)  # attempts that ended out of memory
     stalls: Mapped[int] = mapped_column(default=0)  # times in a row that something it needs was away
     stalled_since: Mapped[datetime | None]

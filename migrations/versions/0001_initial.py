@@ -284,6 +284,8 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("attempt", sa.BigInteger(), nullable=False),
         sa.Column("lost", sa.BigInteger(), nullable=False),
+        sa.Column("expired", sa.BigInteger(), nullable=False),
+        sa.Column("fenced", sa.BigInteger(), nullable=False),
         sa.Column("ooms", sa.BigInteger(), nullable=False),
         sa.Column("stalls", sa.BigInteger(), nullable=False),
         sa.Column("stalled_since", sa.DateTime(timezone=True), nullable=True),

@@ -10,7 +10,7 @@ import time
 import pytest
 from sqlalchemy import select, update
 
-from app.db import clock
+from app.db import clock, touch
 from app.errors import NameConflict, ValidationFailed
 from app.service import open_service
 from app.services import access
@@ -96,7 +96,7 @@ def test_an_expired_key_is_refused(client, service):
 
     with service.db.begin() as session:
         session.execute(update(ApiKey).where(ApiKey.name == "a").values(expires_at=clock(session)))
-        access.touch(session)
+        touch(session)
 
     assert client.get("/v1/jobs", headers=bearer(token)).status_code == 401
 

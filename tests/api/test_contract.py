@@ -59,8 +59,8 @@ class Running:
 
 
 @schemathesis.serializer(*BINARY)
-def as_it_is(_: Any, value: Any) -> dict[str, Any]:
-    return {"data": value if isinstance(value, bytes) else str(value).encode()}
+def as_it_is(_: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
 
 
 RUNNING = Running()

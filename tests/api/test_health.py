@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from app import __version__, methods
+from app import __version__, ids, methods
 from app.config import Broker
 from app.main import create_app
 from app.service import open_service
-from app.services import schema
+from app.services import jobs, schema
+from app.tables import Job
+from tests.api.conftest import both_stacks
 from tests.factories import a_job
 
 
@@ -105,9 +108,7 @@ def test_counts_jobs_in_the_database_at_the_time_of_asking(client, service, tena
     a_job(service, tenant, kind="purge")
     a_job(service, tenant, kind="purge")
     job = a_job(service, tenant, kind="update")
-    from app.ids import encode
-
-    client.post(f"/v1/jobs/{encode('job', job.id)}/cancel")
+    client.post(f"/v1/jobs/{ids.encode('job', job.id)}/cancel")
 
     found = samples(client)
 
@@ -116,6 +117,31 @@ def test_counts_jobs_in_the_database_at_the_time_of_asking(client, service, tena
     assert found[state, ("kind", "update"), ("state", "cancelled")] == 1
     total = ("palimpsest_jobs_total", ("cause", "cancelled"), ("kind", "update"), ("state", "cancelled"))
     assert found[total] == 1
+
+
+@both_stacks
+def test_tells_how_long_jobs_waited_and_ran(client, service, tenant):
+    job = a_job(service, tenant, kind="update")
+    claimed = jobs.claim(service, ["cpu"], "cpu-0")
+    assert claimed is not None
+    with service.db.begin() as session:
+        jobs.finish(session, claimed, {})
+    with service.db.begin() as session:
+        row = session.get_one(Job, job.id)
+        row.started_at = row.queued_at + timedelta(seconds=2)
+        row.finished_at = row.started_at + timedelta(seconds=20.5)
+        row.fenced, row.lost = 3, 2
+
+    found = samples(client)
+
+    kind = ("kind", "update")
+    assert found["palimpsest_job_queue_seconds_sum", kind] == pytest.approx(2, abs=1e-3)
+    assert found["palimpsest_job_run_seconds_sum", kind] == pytest.approx(20.5, abs=1e-3)
+    assert found["palimpsest_job_run_seconds_bucket", kind, ("le", "15.0")] == 0
+    assert found["palimpsest_job_run_seconds_bucket", kind, ("le", "60.0")] == 1
+    assert found["palimpsest_job_fenced_total",] == 3
+    assert found["palimpsest_job_lease_expired_total",] == 2
+    assert found["palimpsest_worker_last_claim_timestamp_seconds",] == row.started_at.timestamp()
 
 
 def test_says_which_release_answers(client):

@@ -24,9 +24,15 @@ def address(job, rest=""):
     return f"/v1/jobs/{ids.encode('job', job.id)}{rest}"
 
 
+def claim(service):
+    claimed = jobs.claim(service, ["cpu"], "cpu-0")
+    assert claimed is not None
+    return claimed
+
+
 def run(service, **result):
     """What a worker does with the next job."""
-    claimed = jobs.claim(service, ["cpu"], "cpu-0")
+    claimed = claim(service)
     jobs.progress(service, claimed, {"fraction": 0.5, "phase": "train", "message": "epoch 1/2"})
     with service.db.begin() as session:
         jobs.finish(session, claimed, result)
@@ -67,7 +73,7 @@ def test_shows_a_job_that_ended_with_its_result(client, service, job):
 
 
 def test_shows_why_a_job_failed(client, service, job):
-    claimed = jobs.claim(service, ["cpu"], "cpu-0")
+    claimed = claim(service)
     jobs.fail(service, claimed, Cause.INVALID_INPUT, "too few rows")
 
     shown = client.get(address(job)).json()
@@ -236,7 +242,7 @@ def test_a_cancel_with_a_key_is_replayed(client, job):
 
 
 def test_asks_a_running_job_to_stop(client, service, job):
-    claimed = jobs.claim(service, ["cpu"], "cpu-0")
+    claimed = claim(service)
 
     answer = client.post(address(job, "/cancel")).json()
 

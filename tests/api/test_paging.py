@@ -13,7 +13,8 @@ def seven(client):
 
 
 def test_pages_are_the_list_cut_in_order(client, seven):
-    found, address = [], "/v1/api-keys?page_size=3"
+    found = []
+    address: str | None = "/v1/api-keys?page_size=3"
     while address:
         answer = client.get(address)
         found.append([key["id"] for key in answer.json()["items"]])

@@ -6,7 +6,17 @@ closes it by the cause, `wishes` is what callers ask of it, `sweeps` finds what 
 
 from app.services.jobs.claims import claim
 from app.services.jobs.ends import cancelled, drop_checkpoints, fail, finish, requeue
-from app.services.jobs.leases import ClaimedJob, LeaseLost, Signal, Stopped, guard, look, progress, renew
+from app.services.jobs.leases import (
+    ClaimedJob,
+    LeaseLost,
+    Signal,
+    Stopped,
+    guard,
+    look,
+    note_fenced,
+    progress,
+    renew,
+)
 from app.services.jobs.rows import ACTIVE, DONE, Cause, State, Urgency, new_job, say
 from app.services.jobs.sweeps import lane_head, sweep, waiting
 from app.services.jobs.wishes import (
@@ -44,6 +54,7 @@ __all__ = [
     "lane_head",
     "look",
     "new_job",
+    "note_fenced",
     "own",
     "progress",
     "renew",

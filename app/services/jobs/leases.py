@@ -121,6 +121,16 @@ def guard(session: Session, claimed: ClaimedJob) -> Job:
     return job
 
 
+def note_fenced(service: Service, claimed: ClaimedJob) -> None:
+    """Count a claim that found its job in other hands; the count is all that it writes."""
+    with service.db.begin() as session:
+        session.execute(
+            update(Job)
+            .where(Job.id == claimed.id, Job.lease_epoch > claimed.epoch)
+            .values(fenced=Job.fenced + 1)
+        )
+
+
 def hold(session: Session, claimed: ClaimedJob) -> Job:
     """Hold the job's row to close it, cancelled or not; raises `LeaseLost`."""
     job = locked(session, select(Job).where(*_held(claimed)))
