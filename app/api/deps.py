@@ -32,17 +32,17 @@ MOST_WAIT = 30.0  # seconds of `Prefer: wait`
 KEY_LENGTH = 255
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _memory(request: Request) -> Memory:
+async def _memory(request: Request) -> Memory:
     memory: Memory = request.app.state.memory
     return memory
 
 
-def _feed(request: Request) -> Feed:
+async def _feed(request: Request) -> Feed:
     feed: Feed = request.app.state.feed
     return feed
 
@@ -125,7 +125,7 @@ IfMatch = Annotated[
 ]
 
 
-def waits(
+async def waits(
     prefer: Annotated[str | None, Header(description="`wait=N`: up to 30 s until the job is done.")] = None,
 ) -> float | None:
     """The seconds of `Prefer: wait=N`, at most 30; None without it."""

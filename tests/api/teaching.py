@@ -13,7 +13,7 @@ from tests.services.learning import AXES, WIDTH, rows, run_next
 _numbers = itertools.count()
 
 
-def a_model(client, **changes: Any) -> dict[str, Any]:
+def a_model(client, **changes: Any):
     answer = create(client, **changes)
     assert answer.status_code == 201, answer.text
     return answer.json()
@@ -29,7 +29,7 @@ def create(client, **changes: Any):
     return client.post("/v1/models", json=body)
 
 
-def a_dataset(client, labels=None, *, seed=0, width=WIDTH, **arrays: Any) -> str:
+def a_dataset(client, labels=None, *, seed=0, width=WIDTH, **arrays: Any):
     """The id of vectors near one axis per class; `labels` one per row."""
     labels = rows(ant=4, bee=4) if labels is None else labels
     rng = np.random.default_rng((seed, next(_numbers)))
@@ -47,7 +47,7 @@ def update(client, model, datasets, method="ncm", params=None, *, key=None, head
     return client.post(f"/v1/models/{model['id']}/updates", json=body, headers=sent)
 
 
-def teach(client, service, model, labels=None, **fields: Any) -> dict[str, Any]:
+def teach(client, service, model, labels=None, **fields: Any):
     """Send rows, ask for the update, do the job, and give its result."""
     dataset = a_dataset(client, labels)
     answer = update(client, model, [dataset], **fields)

@@ -4,8 +4,8 @@ import pytest
 
 from app import ids
 from app.tables import Dataset
-from tests.api.teaching import a_dataset, a_model, rows, teach, update
-from tests.services.learning import erase, run_next
+from tests.api.teaching import a_dataset, a_model, teach, update
+from tests.services.learning import erase, rows, run_next
 
 
 @pytest.fixture

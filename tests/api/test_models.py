@@ -8,8 +8,8 @@ from app import ids
 from app.methods import networks
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.tables import Version
-from tests.api.teaching import WIDTH, a_dataset, a_model, create, rows, teach, update
-from tests.services.learning import run_next
+from tests.api.teaching import a_dataset, a_model, create, teach, update
+from tests.services.learning import WIDTH, rows, run_next
 
 MLP = {"name": "mlp", "params": {"hidden": [8]}}
 

@@ -6,8 +6,8 @@ from sqlalchemy import func, select
 from app import ids
 from app.tables import Dataset, Job
 from tests.api.sending import npz, send
-from tests.api.teaching import WIDTH, a_dataset, a_model, rows, teach, update
-from tests.services.learning import erase, run_next
+from tests.api.teaching import a_dataset, a_model, teach, update
+from tests.services.learning import WIDTH, erase, rows, run_next
 
 
 def test_answers_with_a_durable_job(client, service):

@@ -11,8 +11,8 @@ from app.methods.parts.grid import quantise
 from app.services.versions import path as version_path
 from app.tables import Base, Dataset, Version
 from tests.api.sending import npz, send
-from tests.api.teaching import WIDTH, a_dataset, a_model, rows, teach, update
-from tests.services.learning import erase, run_next
+from tests.api.teaching import a_dataset, a_model, teach, update
+from tests.services.learning import WIDTH, erase, rows, run_next
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from app import ids
@@ -23,8 +25,8 @@ def a_dataset(service, tenant_id, labels, *, split=None, x=None, seed=0, width=W
     names = tuple(sorted({label for label in labels if label is not None}, key=str.encode))
     if x is None:
         x = 0.1 * rng.standard_normal((len(labels), width))
-        for row, label in enumerate(labels):
-            x[row, AXES.get(label, 0) % width] += 1
+        for at, label in enumerate(labels):
+            x[at, AXES.get(label, 0) % width] += 1
     split = np.zeros(len(labels), np.uint8) if split is None else np.asarray(split, np.uint8)
     index = np.array([-1 if label is None else names.index(label) for label in labels], np.int32)
     dataset_id = ids.new()
@@ -50,7 +52,7 @@ def a_dataset(service, tenant_id, labels, *, split=None, x=None, seed=0, width=W
         for i, name in enumerate(names)
     }
     with service.db.begin() as session:
-        values = {
+        values: dict[str, Any] = {
             "id": dataset_id,
             "tenant_id": tenant_id,
             "created_at": clock(session),

@@ -57,7 +57,7 @@ def test_moves_and_counts_its_revisions(service, caller, model):
 
 
 def test_asks_the_check_about_the_revision_that_is_there(service, caller, model):
-    asked = []
+    asked: list[int | None] = []
     put(service, caller, model, 1, check=asked.append)
     put(service, caller, model, 2, check=asked.append)
     assert asked == [None, 1]

@@ -46,7 +46,7 @@ def run(service, claimed, report):
     try:
         for name, (module, step) in steps.items():
             setattr(module, step, staged(name))
-        update.run(service, claimed, told)
+        update.run(service, claimed, told)  # type: ignore[arg-type]
     finally:
         for name, (module, step) in steps.items():
             setattr(module, step, originals[name])

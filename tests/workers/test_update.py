@@ -1,5 +1,7 @@
 """One update job, from claim to publication."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sqlalchemy import delete, select
@@ -249,7 +251,7 @@ def test_leaves_the_alias_where_a_gate_does_not_hold(service, tenant, caller):
 def test_writes_nothing_when_its_lease_moved_on(service, tenant, caller, monkeypatch):
     model = a_model(service, caller)
     submitted = submit(service, caller, model, [a_dataset(service, tenant.id, rows(ant=3, bee=3))])
-    saved = []
+    saved: list[Any] = []
 
     def lose_the_lease():
         with service.db.begin() as session:
@@ -277,6 +279,7 @@ def test_stops_where_it_is_told_to(service, tenant, caller):
     submitted = submit(service, caller, model, [a_dataset(service, tenant.id, rows(ant=3, bee=3))])
     claimed = jobs.claim(service, ["cpu"], "test")
     jobs.cancel(service, caller, submitted.id)
+    assert claimed is not None
     runner.run(service, claimed, lambda: Signal.CANCEL)
     assert job(service, submitted.id).state == "cancelled"
 

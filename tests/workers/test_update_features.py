@@ -59,7 +59,12 @@ def test_reads_stored_features_in_later_updates_and_keeps_the_map(service, tenan
     )
     made = []
     original = features.make
-    monkeypatch.setattr(features, "make", lambda *a, **k: made.append(a[1]) or original(*a, **k))
+
+    def make(service, dataset_id, *rest, **given):
+        made.append(dataset_id)
+        return original(service, dataset_id, *rest, **given)
+
+    monkeypatch.setattr(features, "make", make)
     new = a_dataset(service, tenant.id, rows(cat=6))
     second = learn(service, caller, model, [new], "fetril", {"solver": "closed_form"})
     assert made == [new.id]
@@ -101,14 +106,13 @@ def test_learns_in_the_features_of_uploaded_weights(service, tenant, caller):
 def test_stores_features_once_when_two_jobs_race(service, tenant, caller):
     data = a_dataset(service, tenant.id, rows(ant=9, bee=9))
     created = a_model(service, caller)
-    with service.db.begin() as session:
-        feature_map = features.map_of(session, models.get(session, tenant.id, created.id), None)
+    feature_map = its_map(service, tenant, created)
     network = networks.load(NetworkSpec(name="identity"), InputSpec(kind="vector", shape=(WIDTH,)), {})
     both = threading.Barrier(2, timeout=20)
     failures = []
 
     def ensure():
-        ready = []
+        ready: list[int] = []
 
         def tell(_):
             if not ready:
@@ -132,8 +136,7 @@ def test_stores_features_once_when_two_jobs_race(service, tenant, caller):
 def test_puts_a_dataset_through_again_that_was_rewritten_meanwhile(service, tenant, caller):
     data = a_dataset(service, tenant.id, rows(ant=4, bee=4))
     created = a_model(service, caller)
-    with service.db.begin() as session:
-        feature_map = features.map_of(session, models.get(session, tenant.id, created.id), None)
+    feature_map = its_map(service, tenant, created)
     network = networks.load(NetworkSpec(name="identity"), InputSpec(kind="vector", shape=(WIDTH,)), {})
     seen = []
 
@@ -176,6 +179,13 @@ def test_tells_which_field_does_not_fit_the_method(service, tenant, caller):
     done = run_next(service)
     assert done.error["cause"] == "invalid-input"
     assert done.error["errors"][0]["pointer"] == "/method/params/lr"
+
+
+def its_map(service, tenant, created):
+    with service.db.begin() as session:
+        found = features.map_of(session, models.get(session, tenant.id, created.id), None)
+    assert found is not None
+    return found
 
 
 def an_upload(service, tenant_id, tensors):
