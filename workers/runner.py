@@ -40,7 +40,6 @@ def run(
     except LeaseLost:
         log.warning("job fenced: its lease moved on", extra={"job_id": claimed.id.hex})
         _patiently(claimed, lambda: jobs.note_fenced(service, claimed))
-        _patiently(claimed, lambda: jobs.note_fenced(service, claimed))
     except Stopped as stopped:
         how = stopped.signal
         _patiently(claimed, lambda: _stop(service, claimed, how))

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.service import Service
-from app.services import jobs
+from app.services import jobs, staging
 from app.services.jobs import ACTIVE, State, Urgency
 from app.services.orphans import remove_orphans
 from app.tables import Dataset, Holder, IdempotencyRecord, Job, Model
@@ -62,6 +62,7 @@ class Scheduler:
             jobs.drop_checkpoints,
             expire_answers,
             resume_purges,
+            staging.sweep,
         ]
         if time.monotonic() - self._files_swept > self.service.settings.jobs.orphan_seconds / RARE:
             self._files_swept = time.monotonic()

@@ -207,8 +207,11 @@ def test_a_lost_lease_writes_nothing(service, tenant):
     ):
         with pytest.raises(LeaseLost):
             write()
+    jobs.note_fenced(service, old)
+    jobs.note_fenced(service, new_owner)
     row = read(service, job)
     assert (row.state, row.lease_epoch, row.progress) == ("running", new_owner.epoch, {})
+    assert (row.expired, row.fenced) == (1, 1)
 
 
 def test_a_lease_is_lost_as_soon_as_it_was_swept(service, tenant):

@@ -86,6 +86,7 @@ def test_a_paused_worker_is_fenced_when_it_wakes(service, start_worker, nap, swe
 
     until(lambda: job.lines("fenced"))
     assert [attempt for _, attempt, *_ in job.lines("published")] == [2]
+    until(lambda: read(service, job.job).fenced == 1)
     assert read(service, job.job).result == row.result
     assert row.result["pid"] != pid
     until(lambda: computing(paused))

@@ -62,6 +62,7 @@ def _expire(service: Service) -> int:
             now = clock(session)
             expired = select(Job).where(Job.id == job_id, Job.state.in_(ACTIVE), Job.lease_expires_at < now)
             if job := locked(session, expired):
+                job.expired += 1
                 end_attempt(session, job, Cause.WORKER_LOST, now)
                 job.lease_epoch += 1  # whoever held it is fenced from now on, not from the next claim
                 taken += 1
