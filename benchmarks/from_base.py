@@ -35,7 +35,7 @@ TRAINING = {
     "omniglot_small1": SupervisedParams(epochs=30),
     "digits": SupervisedParams(epochs=10),
 }
-TUNING_EPOCHS, TUNING_LR = 10, 0.01  # of fine-tuning, at every step
+TUNING_EPOCHS, TUNING_LR = 20, 0.01  # of fine-tuning, at every step
 HEADS: dict[str, tuple[Method[Any], Params]] = {
     "fetril": (fetril.METHOD, fetril.FetrilParams()),
     "fetril softmax": (fetril.METHOD, fetril.FetrilParams(solver="softmax")),
@@ -159,16 +159,14 @@ def head_sequence(features: Set, first: Snapshot, arriving: list[Labels], name: 
 
 def untranslated(features: Set, bare: Snapshot, arriving: list[Labels]) -> Trace:
     """One SVM per class against the other classes of its own update; never touched again (DeeSIL)."""
-    trace = Trace()
-    version = bare
+    trace, version, test = Trace(), bare, sequence.on_grid(features.x_test, bare)
     with tempfile.TemporaryDirectory() as folder:
         for state, new in enumerate(arriving):
             alone, seconds = sequence.update(bare, features, new, *HEADS["fetril"], Path(folder))
             version = _beside(version, alone)
             seen = np.concatenate(arriving[: state + 1])
             trace.seconds.append(seconds)
-            test = features.x_test[np.isin(features.y_test, seen)].astype(np.int16, copy=False)
-            trace.judge(features, seen, predict(version, test))
+            trace.judge(features, seen, predict(version, test[np.isin(features.y_test, seen)]))
     return trace
 
 
@@ -220,10 +218,10 @@ def _tune(
     x = torch.from_numpy(data.x_train[chosen])
     y = torch.tensor([place[int(c)] for c in data.y_train[chosen]])
     head = torch.nn.Linear(weight.shape[1], len(weight))
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        head.bias.copy_(bias)
     params = SupervisedParams()
+    with torch.no_grad():
+        head.weight.copy_(weight / params.scale)
+        head.bias.copy_(bias)
     jitter = Jitter(params.shift, params.rotate, params.zoom, params.flip)
     model = torch.nn.ModuleDict({"network": network, "head": head}).train()
     optimizer = optimizer_of(model, TUNING_LR, params.momentum, params.weight_decay)
@@ -232,11 +230,12 @@ def _tune(
         parts = batches(len(y), params.batch_size, rng)
         for step, batch in enumerate(parts, start=epoch * len(parts)):
             set_lr(optimizer, TUNING_LR, step, len(parts), TUNING_EPOCHS * len(parts))
-            loss = F.cross_entropy(head(F.normalize(network(jitter(x[batch], rng)))), y[batch])
+            features = params.scale * F.normalize(network(jitter(x[batch], rng)))
+            loss = F.cross_entropy(head(features), y[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return head.weight.detach().clone(), head.bias.detach().clone()
+    return head.weight.detach() * params.scale, head.bias.detach().clone()
 
 
 def _seconds(runs: list[Trace]) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from app.methods import BY_NAME
 from app.methods.base import Method, Params, Snapshot
 from app.methods.incremental import fetril, ncm
 from app.methods.networks.spec import InputSpec, NetworkSpec
@@ -123,7 +124,7 @@ def peaks(data: Set, arriving: list[Labels], tick: Tick) -> dict[str, float]:
 
 
 def _sequence(data: Set, arriving: list[Labels], name: str, params: Params) -> float:
-    method = {"fetril": fetril.METHOD, "ncm": ncm.METHOD}[name]
+    method: Method[Any] = BY_NAME[name]
     return sequence.run(empty_model(data), data, arriving, method, params).last
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import numpy as np
+import psutil
 from sklearn.datasets import load_digits
 
 from benchmarks import made
@@ -95,7 +96,8 @@ def _beside_a_training(on: Served, dataset: str) -> tuple[float, float]:
 def _after_a_replacement(on: Served, dataset: str) -> float:
     lost = on.computing()
     lost.kill()
-    lost.wait(10)
+    while lost.is_running() and lost.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
     return _update(on, dataset)[0]
 
 
