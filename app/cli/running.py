@@ -106,6 +106,10 @@ def run_server(app: Any, listener: socket.socket, started: Callable[[], None]) -
             if self.started:
                 started()
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.feed.close()  # streams of jobs end now, not when the grace is over
+            await super().shutdown(sockets)
+
     Server(
         uvicorn.Config(
             app,

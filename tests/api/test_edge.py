@@ -1,0 +1,100 @@
+"""What every request passes: its id, its line in the log, what may be stored of its answer."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+
+from app import logs
+from app.api.etags import etag, matches, require_match
+from app.errors import PreconditionFailed, PreconditionRequired
+from app.services import job_reads
+
+
+@pytest.fixture
+def lines():
+    """What the process logs while the test runs, each line as an object."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    logs.configure(stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def test_writes_one_line_for_a_request_with_what_is_needed_to_find_it(client, lines, tenant):
+    client.get("/v1/jobs", headers={"X-Request-Id": "find-me"})
+
+    found = [line for line in lines() if line.get("request_id") == "find-me"]
+
+    assert len(found) == 1
+    line = found[0]
+    assert (line["event"], line["level"], line["route"], line["status"]) == ("request", "info", "/jobs", 200)
+    assert line["tenant"] == tenant.id.hex
+    assert line["ms"] >= 0
+    assert line["timestamp"].endswith("Z")
+
+
+def test_lines_of_work_done_for_a_request_carry_its_id(client, lines, monkeypatch):
+    def noisy(*_):
+        logging.getLogger("app.anything").warning("in a thread", extra={"job_id": "j"})
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(job_reads, "read", noisy)
+
+    client.get("/v1/jobs/job_01jd8x4r9kf3v5n2m7q6t0a1bc", headers={"X-Request-Id": "r1"})
+
+    mine = [line for line in lines() if line.get("request_id") == "r1"]
+    assert [line["event"] for line in mine] == ["in a thread", "request failed", "request"]
+    assert mine[0]["job_id"] == "j"
+    assert "RuntimeError: broken" in mine[1]["exception"]
+
+
+def test_a_line_never_holds_the_secret_of_a_key(client, lines, admin_token):
+    client.get("/v1/jobs")
+    client.get("/v1/jobs", headers={"Authorization": "Bearer key_x.my-secret"})
+
+    text = json.dumps(lines())
+    assert admin_token.partition(".")[2] not in text
+    assert "my-secret" not in text
+
+
+def test_answers_are_not_stored_unless_they_can_be_asked_for_again(client):
+    assert client.get("/v1/api-keys").headers["cache-control"] == "no-store"
+    assert client.get("/v1/jobs/nothing").headers["cache-control"] == "no-store"
+
+
+def test_a_request_id_is_made_where_none_was_sent(client):
+    first, second = (client.get("/livez").headers["x-request-id"] for _ in range(2))
+
+    assert first.startswith("req_")
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("header", "weak", "expected"),
+    [
+        ('"3"', False, True),
+        ('"2", "3"', False, True),
+        ("*", False, True),
+        ('"4"', False, False),
+        ('W/"3"', False, False),
+        ('W/"3"', True, True),
+        ("3", False, False),
+        (None, False, False),
+    ],
+)
+def test_compares_tags_strongly_for_changes_and_weakly_for_reads(header, weak, expected):
+    assert matches(header, etag(3), weak=weak) is expected
+
+
+def test_a_change_needs_the_tag_that_was_read():
+    require_match('"3"', 3)
+    with pytest.raises(PreconditionRequired):
+        require_match(None, 3)
+    with pytest.raises(PreconditionFailed):
+        require_match('"2"', 3)
