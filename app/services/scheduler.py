@@ -129,6 +129,7 @@ def resume_purges(service: Service) -> int:
         queued = [
             _purge(session, row.tenant_id, dataset_id=row.id)
             for row in _unpurged(session, Dataset, Job.resource_id, recent)
+            if not row.arriving
         ] + [
             _purge(session, row.tenant_id, model_id=row.id)
             for row in _unpurged(session, Model, Job.model_id, recent)

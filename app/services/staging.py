@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import Select, delete, exists, insert, select
@@ -16,9 +16,11 @@ from sqlalchemy.orm import Session, aliased
 
 from app.db import clock
 from app.errors import SubjectErased
-from app.intake.clean import Rows
 from app.service import Service
 from app.tables import Dataset, LedgerEntry, LedgerTarget, Sample, SampleSubject
+
+if TYPE_CHECKING:  # the scheduler sweeps here and needs no parser
+    from app.intake.clean import Rows
 
 STAGED = 5_000  # rows of one transaction
 

@@ -16,6 +16,7 @@ from app.intake.clean import Options
 from app.intake.media import Format
 from app.services import access, arrivals, duplicates, staging
 from app.services.arrivals import Arrival
+from app.services.scheduler import resume_purges
 from app.tables import Dataset, IdempotencyRecord, LedgerEntry, LedgerTarget, Sample, SampleSubject, Shard
 from tests.services.sent import send
 
@@ -107,6 +108,7 @@ def test_what_a_killed_process_left_arriving_is_swept(service, caller):
         row.arriving, row.deleted_at = True, row.created_at
 
     assert staging.sweep(service) == 0  # it may still be on its way
+    assert resume_purges(service) == 0
     with service.db.begin() as session:
         row = session.get_one(Dataset, dataset.id)
         row.created_at -= timedelta(seconds=service.settings.jobs.orphan_seconds + 1)
