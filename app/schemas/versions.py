@@ -69,17 +69,6 @@ class VersionRead(Answer):
     created_at: datetime
 
 
-class Tombstone(Answer):
-    """What is left of a purged version."""
-
-    id: VersionId
-    model: ModelId
-    number: int
-    state: str
-    purged_at: datetime | None
-    created_at: datetime
-
-
 class LineageNode(Answer):
     """A version among its ancestors and descendants."""
 

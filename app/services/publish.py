@@ -13,6 +13,7 @@ from uuid import UUID
 
 import numpy as np
 from sqlalchemy import func, select
+from sqlalchemy import insert as sql_insert
 from sqlalchemy.orm import Session
 
 from app import ids
@@ -26,7 +27,6 @@ from app.tables import (
     Dataset,
     FeatureMap,
     Model,
-    ModelClass,
     Shard,
     Version,
     VersionClass,
@@ -127,10 +127,7 @@ def insert(service: Service, session: Session, model: Model, draft: Draft, actor
     )
     session.add(version)
     session.flush()
-    rows = classes.ensure(session, model, draft.snapshot.classes)
-    for name, row in rows.items():
-        centroid_id = _centroid(service, session, version, row, draft, name, now)
-        session.add(VersionClass(version_id=version.id, class_id=row.id, centroid_id=centroid_id))
+    _class_map(service, session, model, version, draft)
     for edge in draft.edges:
         session.add(
             VersionDataset(
@@ -205,39 +202,38 @@ def _new_map(session: Session, model: Model, draft: Draft, now: datetime) -> UUI
     return row.id
 
 
-def _centroid(
-    service: Service,
-    session: Session,
-    version: Version,
-    row: ModelClass,
-    draft: Draft,
-    name: str,
-    now: datetime,
-) -> UUID | None:
-    """The stored centroid of a class: the base's own row where nothing changed, else a new one."""
-    centroid = draft.snapshot.centroids.get(name)
-    if centroid is None:
-        return None
-    shared = draft.base_centroids.get(name)
-    if (
-        shared
-        and shared.centroid.count == centroid.count
-        and np.array_equal(shared.centroid.sum, centroid.sum)
-    ):
-        return shared.id
-    id = ids.new()
-    sealed = service.vault.seal_value(centroid.sum.astype("<i8").tobytes(), draft.saved.key, id)
-    session.add(
-        CentroidRow(
-            id=id,
-            tenant_id=version.tenant_id,
-            created_at=now,
-            class_id=row.id,
-            feature_map_id=version.feature_map_id,
-            count=centroid.count,
-            ciphertext=sealed,
-            key_id=version.key_id,
+def _class_map(service: Service, session: Session, model: Model, version: Version, draft: Draft) -> None:
+    """Classes and their centroids: the base's own row where nothing changed, else a new one."""
+    rows = classes.ensure(session, model, draft.snapshot.classes)
+    stored: dict[str, UUID] = {}
+    fresh = []
+    for name, centroid in draft.snapshot.centroids.items():
+        shared = draft.base_centroids.get(name)
+        if shared is not None and _is_same(shared.centroid, centroid):
+            stored[name] = shared.id
+            continue
+        stored[name] = ids.new()
+        sums = centroid.sum.astype("<i8").tobytes()
+        fresh.append(
+            {
+                "id": stored[name],
+                "tenant_id": version.tenant_id,
+                "created_at": version.created_at,
+                "class_id": rows[name].id,
+                "feature_map_id": version.feature_map_id,
+                "count": centroid.count,
+                "ciphertext": service.vault.seal_value(sums, draft.saved.key, stored[name]),
+                "key_id": version.key_id,
+            }
         )
-    )
-    session.flush()
-    return id
+    if fresh:
+        session.execute(sql_insert(CentroidRow), fresh)
+    entries = [
+        {"version_id": version.id, "class_id": row.id, "centroid_id": stored.get(name)}
+        for name, row in rows.items()
+    ]
+    session.execute(sql_insert(VersionClass), entries)
+
+
+def _is_same(one: Centroid, other: Centroid) -> bool:
+    return one.count == other.count and np.array_equal(one.sum, other.sum)

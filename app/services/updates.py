@@ -118,7 +118,7 @@ def check(
     _check_method(ground, method, something_queued)
     labels = _labels(ground.datasets)
     extend = request["on_conflict"] == "extend"
-    known = classes.check_names(session, ground.model, labels, extend=extend)
+    classes.check_names(session, ground.model, labels, extend=extend)
     before = _class_names(session, ground.base)
     after = before | set(labels)
     if len(after) > most_classes:
@@ -127,8 +127,6 @@ def check(
         )
     if len(after) < 2 and not something_queued:
         raise TooFewSamples("a classifier needs rows of at least two classes", pointer="/datasets")
-    if method.trains_network and known:
-        raise MissingData(f"{method.name} trains on new classes only", pointer="/on_conflict")
     check_unused(session, ground)
 
 
