@@ -31,7 +31,9 @@ from examples import pictures, service
 TARGET = 0.955
 GOES = ((0, 1, 2, 3, 4), (5, 6, 7), (8, 9))
 EVAL_SHARE = 0.3
-SHOWN = 10
+SHOWN = 8
+TRAINING = {"epochs": 20}
+ADDING = {"solver": "svm"}
 SEED = 0
 JOB_SECONDS = 300.0
 
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             reached = show(api)
     except BaseException:
         service.stop(process)
-        shutil.rmtree(folder)
+        out.print(f"It did not get to its end; the service's log is {folder / 'serve.log'}", soft_wrap=True)
         raise
     if keep:
         say_where(folder, process.pid)
@@ -75,11 +77,11 @@ def show(api: Client) -> float:
     datasets = [send(api, images, labels, is_eval, digits_of) for digits_of in GOES]
     grown = create(api, "digits")
     for number, (dataset, learnt) in enumerate(zip(datasets, GOES, strict=True)):
-        method, params = ("supervised", {}) if number == 0 else ("fetril", {"solver": "svm"})
+        method, params = ("supervised", TRAINING) if number == 0 else ("fetril", ADDING)
         job = api.update(grown, [dataset], method, params, alias="production", seed=SEED)
         end(draw(api, job["id"], f"{method} learns {name(learnt)}", JOB_SECONDS))
     at_once = create(api, "digits-at-once")
-    job = api.update(at_once, datasets, "supervised", seed=SEED)
+    job = api.update(at_once, datasets, "supervised", TRAINING, seed=SEED)
     end(draw(api, job["id"], f"supervised learns {name(range(10))}", JOB_SECONDS))
 
     numbers = range(1, len(GOES) + 1)
@@ -179,8 +181,8 @@ def predictions(api: Client, model: str, images: Images, labels: Labels) -> None
         for text, label in zip(said, labels, strict=True)
     ]
     out.print(f"Predictions of production (version {answer['version']}):")
-    for line in pictures.row(list(images), captions, out.is_terminal, gap=2):
-        out.print(line)
+    for line in pictures.row(list(images), captions, out.is_terminal, gap=1):
+        out.print(line, soft_wrap=True)
 
 
 def say_where(folder: Path, process: int) -> None:

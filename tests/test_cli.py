@@ -308,7 +308,10 @@ def test_ends_by_what_became_of_a_job(job, ends):
 
 
 def test_prints_lists_for_people_and_for_programs(capsys):
-    items = [{"id": "a", "metrics": {"accuracy": 0.97123}, "tags": ["x", "y"]}, {"id": "b", "metrics": None}]
+    items: list[dict[str, Any]] = [
+        {"id": "a", "metrics": {"accuracy": 0.97123}, "tags": ["x", "y"]},
+        {"id": "b", "metrics": None},
+    ]
 
     show.show_list(items, ("id", "metrics.accuracy", "tags"), Format.TABLE)
     header, first, second = capsys.readouterr().out.splitlines()
