@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -10,8 +14,10 @@ from sqlalchemy import func, inspect, select, text
 from app.db import change_counter, connect
 from app.service import Service, open_service
 from app.services import access, audit, jobs, schema
-from app.tables import AuditEvent, Base
+from app.tables import AuditEvent, Base, Change
 from tests.factories import a_job
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -108,3 +114,19 @@ def test_references_are_kept_after_a_migration(settings):
         else:
             assert connection.execute(text("SHOW session_replication_role")).scalar() == "origin"
     service.close()
+
+
+def test_of_processes_that_start_together_one_migrates(database):
+    code = (
+        "import sys; from app.db import connect; from app.services import schema; "
+        "db = connect(sys.argv[1]); schema.prepare(db); db.close()"
+    )
+    url = database.engine.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-c", code, url]
+    running = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    errors = [process.communicate(timeout=60)[1] for process in running]
+
+    assert [process.returncode for process in running] == [0, 0, 0], errors
+    assert schema.current(database) == schema.head()
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Change)) == 1
