@@ -28,7 +28,7 @@ def run(service, claimed, report):
 
     steps = {
         "planned": (plan, "make"),
-        "computed": (update, "_learn"),
+        "computed": (update, "learn"),
         "saved": (update, "_save"),
         "publishing": (jobs, "finish"),
         "published": (update, "_publish"),
