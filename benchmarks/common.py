@@ -92,6 +92,13 @@ def show_bars(bars: Sequence[Bar]) -> None:
     show("Bars", rows, {"name": "", "value": ".4g", "bar": ".4g", "holds": ""})
 
 
+def read(name: str) -> Row | None:
+    """The results of the last run, if there are any."""
+    path = RESULTS / f"{name}.json"
+    found: Row | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
 def write(name: str, arguments: Row, rows: Sequence[Row], bars: Sequence[Bar]) -> Path:
     """Leave the results of one run in `results/<name>.json`."""
     path = RESULTS / f"{name}.json"

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import from_base, pretrained
-from benchmarks.common import Bar, Row, show, show_bars, write
+from benchmarks.common import Bar, Row, machine, read, show, show_bars, write
 from benchmarks.sets import load
 
 FORMATS = {
@@ -52,6 +52,11 @@ class Run:
     base: int
     steps: int
     pixels: bool
+    features: str | None = None
+
+    @property
+    def track(self) -> str:
+        return "from base classes" if self.pixels else "pretrained"
 
 
 EVERYTHING = (
@@ -76,21 +81,47 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    runs = (Run(given.set, given.base, given.steps, given.pixels),) if given.set else EVERYTHING
+    runs = (
+        (Run(given.set, given.base, given.steps, given.pixels, given.features),) if given.set else EVERYTHING
+    )
     rows: list[Row] = []
     bars: list[Bar] = []
     for chosen in runs:
-        lines, held = one(chosen, given.data, given.features)
+        lines, held = one(chosen, given.data)
         rows += lines
         bars += held
     show_bars(bars)
-    said = {"sets": [vars(chosen) for chosen in runs], "features": given.features}
-    print(f"written: {write('incremental', said, rows, bars).name}")
+    said = [vars(chosen) for chosen in runs]
+    if given.set:
+        said, rows, bars = beside_others(runs[0], said, rows, bars)
+    print(f"written: {write('incremental', {'sets': said}, rows, bars).name}")
 
 
-def one(chosen: Run, data: Path | None, features: str | None) -> tuple[list[Row], list[Bar]]:
+def beside_others(
+    chosen: Run, said: list[Row], rows: list[Row], bars: list[Bar]
+) -> tuple[list[Row], list[Row], list[Bar]]:
+    """Results of one set and track replace its earlier ones; those of others on this machine stay."""
+    earlier = read("incremental")
+    if earlier is None or earlier["machine"] != machine():
+        return said, rows, bars
+    gone = (chosen.track, chosen.set)
+    kept = [row for row in earlier["rows"] if (row["track"], row["set"]) != gone]
+    return (
+        [run for run in earlier["arguments"]["sets"] if Run(**run).track != gone[0] or run["set"] != gone[1]]
+        + said,
+        kept + rows,
+        [
+            bar
+            for bar in (Bar(**bar) for bar in earlier["bars"])
+            if not bar.name.startswith(f"{chosen.set}, {chosen.track}: ")
+        ]
+        + bars,
+    )
+
+
+def one(chosen: Run, data: Path | None) -> tuple[list[Row], list[Bar]]:
     """Run one set, show its tables."""
-    given = load(data, chosen.set, pixels=chosen.pixels, features=features)
+    given = load(data, chosen.set, pixels=chosen.pixels, features=chosen.features)
     total = from_base.ticks() if chosen.pixels else pretrained.ticks(chosen.steps)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()

@@ -13,7 +13,8 @@ from app.methods.incremental import fetril, ncm
 from app.methods.incremental.supervised import SupervisedParams
 from benchmarks import common, from_base, sequence
 from benchmarks.common import Bar, at_least, paired, write
-from benchmarks.from_base import fine_tune, train, untranslated
+from benchmarks.from_base import HEADS, fine_tune, train, untranslated
+from benchmarks.incremental import Run, beside_others
 from benchmarks.peer import Peer, learn_last
 from benchmarks.pretrained import Duel, bars, empty_model
 from benchmarks.sequence import Trace
@@ -91,7 +92,7 @@ def test_a_head_without_translation_forgets_what_it_never_compared(digits):
     pairs = [arriving[0], *(np.concatenate(two) for two in (arriving[1:3], arriving[3:5]))]
 
     alone = untranslated(digits, empty_model(digits), pairs)
-    together = sequence.run(empty_model(digits), digits, pairs, fetril.METHOD, fetril.FetrilParams())
+    together = sequence.run(empty_model(digits), digits, pairs, *HEADS["fetril"])
 
     assert alone.accuracy[0] == together.accuracy[0]
     assert alone.last < together.last
@@ -170,3 +171,19 @@ def test_a_sequence_measures_every_state(digits):
 
     assert trace.last > 0.85
     assert len(trace.seconds) == len(trace.accuracy) == 6
+
+
+def test_a_run_of_one_set_leaves_the_results_of_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    mine, other = Run("digits", 5, 5, pixels=False), Run("digits", 4, 3, pixels=True)
+    for run in (mine, other, mine):
+        rows = [{"track": run.track, "set": run.set, "method": "ncm"}]
+        bar = at_least(f"{run.set}, {run.track}: high", 2.0, 1.0)
+        said, rows, bars_ = beside_others(run, [vars(run)], rows, [bar])
+        write("incremental", {"sets": said}, rows, bars_)
+
+    content = common.read("incremental")
+    assert content is not None
+    assert [row["track"] for row in content["rows"]] == [other.track, mine.track]
+    assert [run["pixels"] for run in content["arguments"]["sets"]] == [True, False]
+    assert [bar["name"] for bar in content["bars"]] == [f"digits, {r.track}: high" for r in (other, mine)]
