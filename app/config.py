@@ -102,6 +102,7 @@ class Limits(Section):
     features: int = Field(65_536, ge=1, description="Values of one row.")
     classes: int = Field(10_000, ge=1, description="Classes of one model.")
     expansion_ratio: int = Field(100, ge=1, description="Expanded size over compressed size.")
+    expanded_bytes: int = Field(16 * GIB, ge=1, description="What an archive may expand to.")
     archive_members: int = Field(10_000_000, ge=1, description="Members of an archive.")
     subjects_per_row: int = Field(1_000, ge=1, description="Persons named by one row.")
     predict_rows: int = Field(10_000, ge=1, description="Rows of one prediction.")

@@ -6,7 +6,7 @@ import stat
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from app.errors import BodyTooLarge, UnsafeFormat, ValidationFailed
-from app.intake.rows import Source
+from app.intake.rows import Source, check_expansion
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".ckpt", ".bin", ".py")
 ARCHIVES = (".zip", ".npz", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
@@ -27,9 +27,7 @@ def members(archive: ZipFile, source: Source) -> list[ZipInfo]:
         _check(info, number)
     if len({info.filename for info in files}) != len(files):
         raise ValidationFailed("the archive has two members of one name")
-    expanded = sum(info.file_size for info in files)
-    if expanded > limits.expansion_ratio * source.bytes:
-        raise BodyTooLarge(f"the archive expands to more than {limits.expansion_ratio} times its size")
+    check_expansion(sum(info.file_size for info in files), source)
     return files
 
 
@@ -38,7 +36,7 @@ def _check(info: ZipInfo, number: int) -> None:
     if info.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
         raise UnsafeFormat(f"member {number} of the archive has a name that leaves it")
     mode = info.external_attr >> 16
-    if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_IFMT(mode) == 0):
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise UnsafeFormat(f"member {number} of the archive is a link or a special file")
     if info.flag_bits & 1:
         raise ValidationFailed(f"member {number} of the archive is encrypted")

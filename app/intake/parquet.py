@@ -8,8 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import BodyTooLarge, UnsupportedMedia, ValidationFailed
-from app.intake.rows import FIELDS, LATER, Chunk, Source, block_rows, check_count, cut_off, refuse_names
+from app.errors import UnsupportedMedia, ValidationFailed
+from app.intake.rows import (
+    FIELDS,
+    LATER,
+    Chunk,
+    Source,
+    block_rows,
+    check_count,
+    check_expansion,
+    cut_off,
+    refuse_names,
+)
 
 NAMED = tuple(name for name in FIELDS if name != "x")
 SAMPLE = 1_024  # rows that are read to learn the width of a list column
@@ -63,8 +73,7 @@ def _read(file: Any, source: Source) -> Iterator[Chunk]:
 def _check_size(metadata: Any, source: Source) -> None:
     check_count(metadata.num_rows, source.limits)
     expanded = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    if expanded > source.limits.expansion_ratio * source.bytes:
-        raise BodyTooLarge(f"the file expands to more than {source.limits.expansion_ratio} times its size")
+    check_expansion(expanded, source)
 
 
 def _is_list(type: Any) -> bool:

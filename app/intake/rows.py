@@ -65,6 +65,15 @@ def check_count(rows: int, limits: Limits) -> None:
         raise BodyTooLarge(f"more than {limits.samples} rows", pointer="/x")
 
 
+def check_expansion(expanded: int, source: Source) -> None:
+    """Refuse compressed data that grows beyond measure, before any of it is unpacked."""
+    limits = source.limits
+    if expanded > limits.expansion_ratio * source.bytes:
+        raise BodyTooLarge(f"the file expands to more than {limits.expansion_ratio} times its size")
+    if expanded > limits.expanded_bytes:
+        raise BodyTooLarge(f"the file expands to more than {limits.expanded_bytes} bytes")
+
+
 def stored_size(dtype: np.dtype[Any], dimensions: int) -> int:
     """Bytes of one value as it is stored: uint8 images stay, everything else is float32."""
     return 1 if is_image(dtype, dimensions) else 4

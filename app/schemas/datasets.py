@@ -22,7 +22,7 @@ class Finding(Answer):
     rows: list[int] = Field(description="The first of them; rows of the file are counted from 0.")
 
 
-class Warning(Answer):
+class Notice(Answer):
     """Something that was accepted and deserves a look."""
 
     reason: str = Field(description="empty-class, constant-feature or duplicate.")
@@ -39,7 +39,7 @@ class ReportRead(Answer):
     rejected: int
     quarantined: int
     reasons: list[Finding]
-    warnings: list[Warning]
+    warnings: list[Notice]
 
 
 class ClassCount(Answer):

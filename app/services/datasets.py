@@ -66,7 +66,7 @@ def answered(service: Service, caller: Caller, earlier: Stored, once: Once, sha2
     return row
 
 
-def remove(service: Service, caller: Caller, dataset_id: UUID, once: Once | None = None) -> Job:
+def remove(service: Service, caller: Caller, dataset_id: UUID) -> Job:
     """Take a dataset away at once and queue the job that destroys its rows and keys; a tombstone stays."""
     with service.db.begin() as session:
         row = live(session, caller.tenant_id, dataset_id, lock=True)

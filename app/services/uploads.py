@@ -105,9 +105,7 @@ def header(spooled: Spooled) -> dict[str, Any]:
         raise BodyTooLarge(f"the file has more than {MOST_TENSORS} tensors")
     for name in names:
         if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-            raise ValidationFailed(
-                f"a tensor's name has 1 to {LONGEST_NAME} printable characters"
-            )
+            raise ValidationFailed(f"a tensor's name has 1 to {LONGEST_NAME} printable characters")
     return tensors
 
 

@@ -46,7 +46,8 @@ def send(client, body: bytes, format: str, *, key: str | None = None, headers=No
 
 def npz(**arrays: Any) -> bytes:
     file = io.BytesIO()
-    np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})
+    columns: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez(file, **columns)
     return file.getvalue()
 
 
@@ -86,7 +87,7 @@ def rows_of(service: Service, dataset: str) -> dict[str, Any]:
     }
 
 
-def traces(service: Service) -> dict[str, int]:
+def traces(service: Service) -> dict[str, Any]:
     """How many rows of datasets, and how many files, there are."""
     with service.db.read() as session:
         found = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import struct
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from safetensors.numpy import save as safetensors
 
@@ -49,6 +52,19 @@ def zipped(**members: bytes) -> bytes:
 
 def bomb() -> bytes:
     return archive({"x.npy": npy(np.zeros((200_000, 16), dtype=np.float32))}, zipfile.ZIP_DEFLATED)
+
+
+def unpacked() -> bytes:
+    """Within the ratio, and over the limit of two million bytes."""
+    rows = np.tile(np.random.default_rng(0).integers(0, 255, (60_000, 1), dtype=np.uint8), (1, 40))
+    return archive({"x.npy": npy(rows)}, zipfile.ZIP_DEFLATED)
+
+
+def parquet_bomb() -> bytes:
+    file = io.BytesIO()
+    table = pyarrow.table({"x": np.zeros(1_000_000)})
+    pyarrow.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
+    return file.getvalue()
 
 
 def linked() -> bytes:
@@ -108,6 +124,8 @@ BAD = [
     Bad("an unknown type", lambda: npy(X), "application/octet-stream", *MEDIA, "Content-Type"),
     # archives
     Bad("a zip bomb", bomb, "npz", *LARGE),
+    Bad("an archive that unpacks to too much", unpacked, "npz", *LARGE),
+    Bad("a parquet bomb", parquet_bomb, "parquet", *LARGE),
     Bad("a member that leaves", lambda: zipped(**{"../x.npy": npy(X)}), "npz", *UNSAFE),
     Bad("a member from the root", lambda: zipped(**{"/x.npy": npy(X)}), "npz", *UNSAFE),
     Bad("an image that leaves", lambda: zipped(**{"a/../../1.png": png(X)}), "images", *UNSAFE),
@@ -248,7 +266,13 @@ def named(labels: list[int], classes: list[str]) -> bytes:
 @pytest.fixture
 def settings(settings):
     limits = Limits(
-        body_bytes=400_000, json_bytes=60_000, samples=1_000, features=500, classes=20, subjects_per_row=5
+        body_bytes=400_000,
+        expanded_bytes=2_000_000,
+        json_bytes=60_000,
+        samples=1_000,
+        features=500,
+        classes=20,
+        subjects_per_row=5,
     )
     return settings.model_copy(update={"limits": limits})
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -16,7 +17,7 @@ from app import ids
 from app.config import Limits
 from app.errors import ArtifactCorrupt
 from app.main import create_app
-from app.services import arrivals, uploads
+from app.services import arrivals
 from app.tables import Upload
 from tests.api.conftest import bearer
 from tests.api.sending import npy, npz, send, traces
@@ -30,7 +31,7 @@ def settings(settings):
     return settings.model_copy(update={"limits": Limits(body_bytes=100_000, idle_seconds=0.3)})
 
 
-def scope_of(token: str, path: str = "/v1/datasets", **headers: str) -> dict:
+def scope_of(token: str, path: str = "/v1/datasets", **headers: str) -> dict[str, Any]:
     all = {
         "authorization": bearer(token)["Authorization"],
         "content-type": "application/x-npy",
@@ -73,7 +74,7 @@ def call(client, token, messages, **headers):
     return sent[0]["status"], json.loads(body)
 
 
-def part(body: bytes, more: bool = True) -> dict:
+def part(body: bytes, more: bool = True) -> dict[str, Any]:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
@@ -285,7 +286,7 @@ def test_weights_that_cannot_be_committed_leave_no_file(client, service, monkeyp
     def broken(*_, **__):
         raise ArtifactCorrupt("broken")
 
-    monkeypatch.setattr(uploads.audit, "record", broken)
+    monkeypatch.setattr("app.services.uploads.audit.record", broken)
 
     assert upload(client, save(WEIGHTS)).status_code == 500
     assert traces(service) == before

@@ -32,7 +32,8 @@ def spooled(service: Service, body: bytes) -> Spooled:
 def send(service: Service, caller: Caller, *, options: Options | None = None, **arrays: Any) -> Dataset:
     """A dataset from arrays, through the same door as one from HTTP."""
     file = io.BytesIO()
-    np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})
+    columns: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez(file, **columns)
     once = Once(caller.tenant_id, "POST /v1/datasets", ids.new().hex)
     with spooled(service, file.getvalue()) as body, reserved(service, once):
         row, is_new = arrivals.accept(service, caller, body, Format.NPZ, options or Options(), once)

@@ -116,7 +116,7 @@ def _parquet(table) -> bytes:
 
 
 def _plain(values) -> list[Any]:
-    return values.tolist() if isinstance(values, np.ndarray) else values
+    return list(values.tolist() if isinstance(values, np.ndarray) else values)
 
 
 def read(format: Format, body: bytes, limits: Limits | None = None, **options):

@@ -88,8 +88,12 @@ def test_keeps_one_split_and_leaves_positions_out(service, dataset):
 def test_opens_a_shard_only_when_it_is_asked_for(service, dataset, monkeypatch):
     opened = []
     real = service.vault.open
-    monkeypatch.setattr(type(service.vault), "open", lambda self, id, key: opened.append(id) or real(id, key))
 
+    def seen(self, id, key):
+        opened.append(id)
+        return real(id, key)
+
+    monkeypatch.setattr(type(service.vault), "open", seen)
     blocks = shards.read(service, dataset.id)
     next(blocks)
 
@@ -224,6 +228,7 @@ def test_targets_are_kept_as_float64(service, caller):
 
     (block,) = shards.read(service, dataset.id)
 
+    assert block.targets is not None
     assert block.targets.dtype == np.float64
     assert block.targets.tolist() == target.tolist()
     assert block.labels.tolist() == [-1, -1]
