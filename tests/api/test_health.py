@@ -130,7 +130,7 @@ def test_tells_how_long_jobs_waited_and_ran(client, service, tenant):
         row = session.get_one(Job, job.id)
         row.started_at = row.queued_at + timedelta(seconds=2)
         row.finished_at = row.started_at + timedelta(seconds=20.5)
-        row.fenced, row.lost = 3, 2
+        row.fenced, row.expired = 3, 2
 
     found = samples(client)
 
