@@ -43,10 +43,12 @@ class Served:
     process: psutil.Process
 
     def computing(self) -> psutil.Process:
-        """The process that computes jobs."""
-        for child in self.process.children(recursive=True):
-            if "workers.child" in " ".join(child.cmdline()):
-                return child
+        """The process that computes updates."""
+        for worker in self.process.children():
+            if "--queues cpu" in _command(worker):
+                for child in worker.children():
+                    if "workers.child" in _command(child):
+                        return child
         raise RuntimeError("no process computes")
 
     def anonymous_bytes(self) -> int:
@@ -55,6 +57,10 @@ class Served:
             if line.startswith("RssAnon:"):
                 return int(line.split()[1]) * 1024
         raise RuntimeError("the kernel tells no RssAnon")
+
+
+def _command(process: psutil.Process) -> str:
+    return "" if process.status() == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
 
 
 @contextmanager
