@@ -117,11 +117,19 @@ class Arrival:
         return row
 
     def discard(self) -> None:
-        """Leave nothing behind: no file, no key, no row."""
-        shards.discard(self.service, self.written)
-        self.service.vault.destroy(self.id)
+        """Leave nothing behind: no row, no key, no file.
+
+        Unless the commit came through and only its answer was lost: then everything stays. Where the
+        database cannot say so, the files are left to the sweep of orphans.
+        """
+        with self.service.db.read() as session:
+            row = session.get(Dataset, self.id)
+        if row is not None and not row.arriving:
+            return
         if self.is_staged:
             staging.remove(self.service, self.id)
+        self.service.vault.destroy(self.id)
+        shards.discard(self.service, self.written)
 
     def _write(self, rows: Rows, names: tuple[str, ...]) -> Shard:
         return shards.write(

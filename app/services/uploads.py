@@ -59,7 +59,8 @@ def accept(service: Service, caller: Caller, spooled: Spooled, name: str, once: 
                 location = {"Location": f"/v1/uploads/{ids.encode('upl', row.id)}"}
                 once.finish(session, status=201, headers=location, resource_id=row.id)
     except BaseException:
-        service.vault.destroy(key_id, file_id)
+        if not _is_named(service, file_id):  # the commit may have come through and its answer been lost
+            service.vault.destroy(key_id, file_id)
         raise
     return row
 
@@ -107,6 +108,11 @@ def header(spooled: Spooled) -> dict[str, Any]:
         if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
             raise ValidationFailed(f"a tensor's name has 1 to {LONGEST_NAME} printable characters")
     return tensors
+
+
+def _is_named(service: Service, file_id: UUID) -> bool:
+    with service.db.read() as session:
+        return session.scalar(select(Upload.id).filter_by(file_id=file_id)) is not None
 
 
 def _parts(spooled: Spooled) -> Iterator[bytes]:

@@ -8,13 +8,14 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 
 from app.db import clock
 from app.errors import SubjectErased
 from app.ids import new
 from app.intake.clean import Options
 from app.intake.media import Format
-from app.services import access, arrivals, duplicates, staging
+from app.services import access, arrivals, duplicates, shards, staging
 from app.services.arrivals import Arrival
 from app.services.scheduler import resume_purges
 from app.tables import Dataset, IdempotencyRecord, LedgerEntry, LedgerTarget, Sample, SampleSubject, Shard
@@ -144,6 +145,23 @@ def test_the_digest_of_the_bytes_is_in_no_row(service, caller):
         rows = "".join(repr(session.execute(select(table)).all()) for table in tables)
     assert all(digest not in rows for digest in digests.values())
     assert set(digests) == {"sha256", "upload", "meaning"}
+
+
+def test_a_commit_whose_answer_was_lost_keeps_everything(service, caller, monkeypatch):
+    """The connection breaks after the commit: the caller hears of a failure, the dataset is there."""
+    kept = []
+    real = Arrival.publish
+
+    def lost(self, *args):
+        kept.append(real(self, *args))
+        raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+
+    monkeypatch.setattr(Arrival, "publish", lost)
+    with pytest.raises(OperationalError):
+        send(service, caller, x=X, sample_id=[f"row-{i}" for i in range(30)])
+
+    assert np.array_equal(np.concatenate([b.x for b in shards.read(service, kept[0].id)]), X)
+    assert count(service, Sample) == 30
 
 
 def test_discarding_twice_is_harmless(service, caller):
