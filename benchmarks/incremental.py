@@ -58,6 +58,11 @@ class Run:
     def track(self) -> str:
         return "from base classes" if self.pixels else "pretrained"
 
+    @property
+    def title(self) -> str:
+        """What the names of its bars begin with."""
+        return f"{self.set} from pixels" if self.pixels else self.set
+
 
 EVERYTHING = (
     Run("clinc150", base=50, steps=10, pixels=False),
@@ -113,7 +118,7 @@ def beside_others(
         [
             bar
             for bar in (Bar(**bar) for bar in earlier["bars"])
-            if not bar.name.startswith(f"{chosen.set}, {chosen.track}: ")
+            if not bar.name.startswith(f"{chosen.title}: ")
         ]
         + bars,
     )

@@ -178,7 +178,7 @@ def test_a_run_of_one_set_leaves_the_results_of_the_others(tmp_path, monkeypatch
     mine, other = Run("digits", 5, 5, pixels=False), Run("digits", 4, 3, pixels=True)
     for run in (mine, other, mine):
         rows = [{"track": run.track, "set": run.set, "method": "ncm"}]
-        bar = at_least(f"{run.set}, {run.track}: high", 2.0, 1.0)
+        bar = at_least(f"{run.title}: high", 2.0, 1.0)
         said, rows, bars_ = beside_others(run, [vars(run)], rows, [bar])
         write("incremental", {"sets": said}, rows, bars_)
 
@@ -186,4 +186,4 @@ def test_a_run_of_one_set_leaves_the_results_of_the_others(tmp_path, monkeypatch
     assert content is not None
     assert [row["track"] for row in content["rows"]] == [other.track, mine.track]
     assert [run["pixels"] for run in content["arguments"]["sets"]] == [True, False]
-    assert [bar["name"] for bar in content["bars"]] == [f"digits, {r.track}: high" for r in (other, mine)]
+    assert [bar["name"] for bar in content["bars"]] == [f"{r.title}: high" for r in (other, mine)]
