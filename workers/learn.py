@@ -102,7 +102,7 @@ def learn(work: Work, before: Snapshot) -> Made:
         examine(work.service, plan, examiner, tell)
     else:
         outcome, made = _new_features(work, outcome, examiner)
-    return Made(outcome, learned, examiner.result(before.classes), made)
+    return Made(outcome, learned, examiner.result(frozenset(before.classes)), made)
 
 
 def _ensure_features(work: Work, before: Snapshot, feature_map_id: UUID) -> None:

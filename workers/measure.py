@@ -59,7 +59,7 @@ class Examiner:
             best, _ = top_k(self._scorer(chosen.x[at : at + CHUNK]), 1)
             self._guess.append(best[:, 0])
 
-    def result(self, known_before: tuple[str, ...]) -> Measured:
+    def result(self, known_before: frozenset[str]) -> Measured:
         """All metrics; null where no row says anything."""
         none = [np.empty(0, np.int64)]
         found = metrics.measure(

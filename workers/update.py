@@ -35,7 +35,7 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
     report(MEASURED, "saving", "")
     draft = _save(work, made, shared, time.monotonic() - started)
     try:
-        _publish(work, draft, before.classes)
+        _publish(work, draft, frozenset(before.classes))
     except (AppError, LeaseLost, Stopped, Superseded):  # raised before the commit: no row names the bytes
         service.vault.destroy(draft.key_id, draft.saved.file_id)
         shards.discard(service, made.shards)
@@ -74,7 +74,7 @@ def _save(work: Work, made: Made, shared: Mapping[str, Shared], seconds: float) 
     )
 
 
-def _publish(work: Work, draft: Draft, known_before: tuple[str, ...]) -> None:
+def _publish(work: Work, draft: Draft, known_before: frozenset[str]) -> None:
     """The facts, all or none: guarded by the fencing number and by the ledger."""
     request, claimed = work.plan.request, work.claimed
     with work.service.db.begin() as session:
@@ -101,7 +101,7 @@ def _result(
     draft: Draft,
     number: int,
     promotion: publish.Promotion,
-    known_before: tuple[str, ...],
+    known_before: frozenset[str],
 ) -> dict[str, Any]:
     return {
         "version": number,

@@ -5,7 +5,7 @@ Bytes come first: the version's file and key object, and new shards, are stored 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -159,7 +159,7 @@ def promote(
     version: Version,
     alias: str | None,
     *,
-    known_before: Sequence[str],
+    known_before: Collection[str],
     may_promote: bool,
     actor: str,
 ) -> Promotion:
