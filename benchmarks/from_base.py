@@ -269,7 +269,7 @@ def bars(traces: Mapping[str, list[Trace]], set_name: str) -> list[Bar]:
     names = ["fine-tuning", "svm without translation", *(["ncm"] if set_name == "mnist10k" else [])]
     return [
         above(
-            f"{set_name} from pixels: fetril above {name}, average, lower end in points",
+            f"{set_name}, from base classes: fetril above {name}, average, lower end in points",
             difference(traces, name)["low"],
             0.0,
         )

@@ -61,7 +61,7 @@ class Run:
     @property
     def title(self) -> str:
         """What the names of its bars begin with."""
-        return f"{self.set} from pixels" if self.pixels else self.set
+        return f"{self.set}, from base classes" if self.pixels else self.set
 
 
 EVERYTHING = (
