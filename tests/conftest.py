@@ -46,14 +46,17 @@ def jobs_settings():
 @pytest.fixture
 def settings(stack, tmp_path, request, jobs_settings):
     """Settings of a fresh, empty service on one of the stacks."""
-    data_dir = tmp_path / "data"
+    return settings_on(stack, tmp_path / "data", request, jobs_settings)
+
+
+def settings_on(stack, data_dir, request, jobs_settings):
+    """Settings of an empty service; on `production` there is one at a time in a test process."""
     data_dir.mkdir(mode=0o700)
     if stack == "embedded":
         request.getfixturevalue("template").copy_to(data_dir / "palimpsest.db")
-        yield Settings(data_dir=data_dir, jobs=jobs_settings)
-        return
+        return Settings(data_dir=data_dir, jobs=jobs_settings)
     servers = request.getfixturevalue("servers")
-    yield Settings(
+    return Settings(
         data_dir=data_dir,
         jobs=jobs_settings,
         database=DatabaseSection(url=servers.empty_database()),

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-m", "workers.child")
 
 
+IDLE_SECONDS = 0.5  # an idle process ends at once, unless it is still importing
+
+
 class End(StrEnum):
     """How the process came to the end of a job."""
 
@@ -111,7 +114,7 @@ class Compute:
                 with contextlib.suppress(OSError):
                     pipe.close()  # type: ignore[union-attr]
             try:
-                self._process.wait(timeout=5)
+                self._process.wait(timeout=IDLE_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -9,11 +9,19 @@ from app.config import Jobs
 from app.services.scheduler import scheduling
 from app.services.supervise import environment
 
+SOON = Jobs(lease_seconds=1.0, heartbeat_seconds=0.25, sweep_seconds=0.25, cancel_grace_seconds=1.0)
+
 
 @pytest.fixture
 def jobs_settings():
     """Leases of a second, so that a lost worker is missed soon."""
-    return Jobs(lease_seconds=1.0, heartbeat_seconds=0.25, sweep_seconds=0.25, cancel_grace_seconds=1.0)
+    return SOON
+
+
+def worker_of(service, queues="cpu,gpu", module="tests.workers.worker", *words):
+    """A worker process of this service, which ends with the tests."""
+    command = [sys.executable, "-m", module, *words, "--queues", queues, "--parent", str(os.getpid())]
+    return subprocess.Popen(command, env=environment(service.settings), start_new_session=True)
 
 
 @pytest.fixture
@@ -21,9 +29,8 @@ def start_worker(service):
     """Starts real workers; those still there at the end are stopped."""
     started = []
 
-    def start(queues="cpu,gpu", module="tests.workers.worker", *words):
-        command = [sys.executable, "-m", module, *words, "--queues", queues, "--parent", str(os.getpid())]
-        process = subprocess.Popen(command, env=environment(service.settings), start_new_session=True)
+    def start(*arguments, **named):
+        process = worker_of(service, *arguments, **named)
         started.append(process)
         return process
 

@@ -47,10 +47,10 @@ def after(name, function):
 
 def compute():
     from app.services import jobs
-    from workers import child, plan, update
+    from workers import child, learn, plan, update
 
     plan.make = before("loading", plan.make)
-    update._context = before("computing", update._context)
+    learn._context = before("computing", learn._context)
     update._publish = before("saved", update._publish)
     jobs.finish = after("publishing", jobs.finish)  # inside the transaction
     update.run = after("published", update.run)

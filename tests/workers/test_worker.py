@@ -1,12 +1,46 @@
-"""A real worker on a real broker and database: what it does with a job, and what it hears."""
+"""A real worker on a real broker and database: what it does with a job, and what it hears.
 
-import signal
+One worker per stack serves all of these tests.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from app.errors import JobNotCancellable
 from app.ids import new
+from app.service import open_service
 from app.services import jobs
+from tests.conftest import STACKS, a_tenant, settings_on
+from tests.workers.conftest import SOON, worker_of
 from tests.workers.watching import Nap, computing, gone, read, until
+
+
+@pytest.fixture(scope="module", params=STACKS)
+def house(request, tmp_path_factory):
+    """A service and its one worker."""
+    folder = tmp_path_factory.mktemp("house")
+    service = open_service(settings_on(request.param, folder / "data", request, SOON))
+    process = worker_of(service)
+    yield service, process
+    process.kill()
+    process.wait()
+    service.close()
+
+
+@pytest.fixture
+def service(house):
+    return house[0]
+
+
+@pytest.fixture
+def worker(house):
+    return house[1]
+
+
+@pytest.fixture
+def tenant(service):
+    return a_tenant(service, new().hex)
 
 
 @pytest.fixture
@@ -39,27 +73,11 @@ def test_it_keeps_its_computing_process_warm(service, worker, nap):
     assert computing(worker) == [first.result["pid"]]
 
 
-def test_it_looks_for_work_before_it_listens(start_worker, nap):
-    job = nap(ring=False)
-    start_worker()
-
-    assert job.done().state == "succeeded"
-
-
 def test_it_leaves_other_queues_alone(service, worker, nap):
     other, own = nap(queue="io"), nap()
 
     own.done()
     assert read(service, other.job).state == "queued"
-
-
-def test_two_workers_share_a_lane_one_job_at_a_time(start_worker, nap):
-    for _ in range(2):
-        start_worker()
-    lane = new()
-    first, second = nap(lane=lane, seconds=0.3), nap(lane=lane)
-
-    assert second.done().started_at >= first.done().finished_at
 
 
 def test_a_cancelled_job_stops_and_its_process_stays(service, caller, worker, nap):
@@ -81,25 +99,38 @@ def test_a_cancelled_job_that_does_not_stop_is_ended(service, caller, worker, na
     assert nap().done().state == "succeeded"
 
 
-def test_a_cancel_made_while_no_worker_is_there_holds(service, caller, start_worker, nap):
-    cancelled, other = nap(), nap()
-    jobs.cancel(service, caller, cancelled.id)
-    start_worker()
+def test_a_cancel_before_the_publication_wins(service, caller, worker, nap):
+    job = nap(hold="saved")
+    job.noted("saved")
+    jobs.cancel(service, caller, job.id)
+    job.let_go()
 
-    assert other.done().state == "succeeded"
-    assert read(service, cancelled.job).state == "cancelled"
-    assert cancelled.lines() == []
+    row = job.done()
+    assert (row.state, row.result) == ("cancelled", None)
 
 
-def test_a_worker_that_leaves_gives_its_job_back_uncounted(service, start_worker, nap):
-    leaving = start_worker()
-    job = nap(seconds=60)
-    job.noted("start")
-    leaving.send_signal(signal.SIGTERM)
+def test_a_cancel_during_the_publication_comes_too_late(service, caller, worker, nap):
+    job = nap(hold="publishing")
+    job.noted("publishing")
+    with ThreadPoolExecutor(1) as pool:
+        cancel = pool.submit(jobs.cancel, service, caller, job.id)
+        job.let_go()
+        with pytest.raises(JobNotCancellable):
+            cancel.result()
 
-    assert leaving.wait(20) == 0
-    row = read(service, job.job)
-    assert (row.state, row.attempt, row.lost) == ("queued", 0, 0)
+    assert job.done().state == "succeeded"
+
+
+def test_a_job_without_lane_makes_way_for_one_with_a_lane(service, caller, worker, nap):
+    free = nap(seconds=60)
+    free.noted("start")
+    urgent = nap(lane=new())
+
+    assert urgent.done().state == "succeeded"
+    until(lambda: len(free.lines("start")) == 2)
+    assert read(service, free.job).attempt == 1
+    jobs.cancel(service, caller, free.id)
+    free.done()
 
 
 def test_out_of_memory_is_tried_again_with_half_the_batch_by_the_same_worker(worker, nap):
