@@ -29,6 +29,7 @@ from app.errors import (
 )
 from app.methods.base import Head, Snapshot
 from app.methods.networks.spec import InputSpec, NetworkSpec
+from app.methods.parts.grid import LIMIT, unit
 from app.schemas.artifacts import HeadSpec
 from app.schemas.versions import VersionRead
 from app.service import Caller, Service
@@ -40,6 +41,7 @@ from app.tables import Model, Version
 from app.vault import new_key
 
 MEMBERS = ("head.json", "head.safetensors")
+MOST_SCORE = 3e38
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
@@ -168,10 +170,14 @@ def _snapshot(
             pointer="/head.json/classes",
         )
     _check_names(names)
+    grid = GRID.validate_python(model.grid)
+    longest = 1.0 if spec.normalise else unit(grid) * LIMIT
+    if not (weight.double().abs().sum(dim=1) * longest + bias.double().abs()).max() < MOST_SCORE:
+        raise ValidationFailed("scores could be no finite float32", pointer="/head.safetensors/weight")
     order = sorted(range(len(names)), key=lambda i: names[i].encode())
     return Snapshot(
         input=InputSpec.model_validate(model.input),
-        grid=GRID.validate_python(model.grid),
+        grid=grid,
         network=NetworkSpec.model_validate(model.network),
         classes=tuple(names[i] for i in order),
         head=Head(weight[order].contiguous(), bias[order].contiguous(), spec.normalise),

@@ -12,10 +12,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -39,7 +38,6 @@ from app.services.turns import Steps, Turns, finish
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 SMALL = 1 << 16  # bytes that are parsed on the event loop
 SWITCH_SECONDS = 0.0005  # after which a busy thread gives way to the event loop
 DAMAGED_SECONDS = 30.0  # how long a damaged version is not opened again
@@ -81,10 +79,10 @@ class Predictor:
         queue, and whatever is wrong with the request.
         """
         with self._admit(), PREDICT_SECONDS.time():
-            ask = finish(read) if size <= SMALL else await _wait(self.turns.submit(read))
+            ask = finish(read) if size <= SMALL else await asyncio.wrap_future(self.turns.submit(read))
             target = await self._target(caller.tenant_id, model_id, ask)
             served, ready = await self._open(target)
-            shown = await _wait(self.turns.submit(self._compute(served, ready, ask)))
+            shown = await asyncio.wrap_future(self.turns.submit(self._compute(served, ready, ask)))
         return _answer(target, served, ready, shown)
 
     @contextmanager
@@ -132,7 +130,7 @@ class Predictor:
         if self._damaged.get(id, 0.0) > time.monotonic():
             raise ArtifactCorrupt(f"a stored file of version {target.number} is damaged or gone")
         try:
-            return await _wait(self.cache.get(id))
+            return await asyncio.shield(asyncio.wrap_future(self.cache.get(id)))  # others may wait for it
         except ArtifactCorrupt:
             self._damaged[id] = time.monotonic() + DAMAGED_SECONDS
             ARTIFACT_FAILURES.inc()
@@ -155,11 +153,6 @@ class Predictor:
     def _instead(self, target: Target) -> list[Target]:
         with self._service.db.read() as session:
             return serving.instead(session, target)
-
-
-async def _wait(future: Future[T]) -> T:
-    """Await without cancelling: others may wait for the same load."""
-    return await asyncio.shield(asyncio.wrap_future(future))
 
 
 def _predict(ready: Ready, rows: NDArray[Any], k: int, banned: list[int]) -> str:

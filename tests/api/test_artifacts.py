@@ -350,6 +350,7 @@ REFUSED = {
     "another width": (pack(WEIGHT[:, :3].copy(), BIAS, NAMES), 422, "dimension-mismatch"),
     "a flat weight": (pack(WEIGHT[0], BIAS, NAMES), 422, "dimension-mismatch"),
     "a value that is none": (pack(NAN, BIAS, NAMES), 422, "non-finite-values"),
+    "scores too large": (pack(np.full((3, 4), 3e37), BIAS, NAMES), 422, "validation-failed"),
     "a value too large": (pack(WEIGHT.astype(float) * 1e300, BIAS, NAMES), 422, "non-finite-values"),
 }
 
