@@ -10,73 +10,58 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
-TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
-OPEN = re.compile(rb"\s*:\s*\[")
-TOKENS_PER_STEP = 8_000  # some milliseconds of scanning
-BYTES_PER_STEP = 1 << 17  # some milliseconds of parsing
-
-Spans = list[tuple[int, int]]
+FIELD = b'"inputs"'
+OPENED = re.compile(FIELD + rb"\s*:\s*\[")
+COMMA = re.compile(rb"\s*,\s*")
+STEP = 1 << 16  # bytes that are parsed at once: a millisecond or two
 
 
-def split_rows(
-    body: bytes, field: bytes = b'"inputs"'
-) -> Generator[None, None, tuple[bytes, NDArray[Any]] | None]:
-    """The body with an empty list in place of a field's rows, and the rows as one array of numbers.
+def split_rows(body: bytes) -> Generator[None, None, tuple[bytes, NDArray[Any]] | None]:
+    """The body with an empty list for `inputs`, and the rows as one array of numbers; yields between steps.
 
-    Yields between steps. Returns None for whatever is not plain (no such field, text inside, ragged rows, no
-    JSON): then the whole body has to be parsed by who knows how to complain.
+    Returns None for whatever is not plain (no such field or two, text inside, ragged rows, no JSON): then the
+    whole body has to be parsed by who knows how to complain. The rest is not looked at: the body was JSON if
+    the rest is, for what was taken out of it is a list.
     """
-    found = yield from _spans(body, field)
-    if found is None:
+    opened = OPENED.search(body)
+    if opened is None or body.count(FIELD) != 1:
         return None
-    start, end, spans = found
-    rest = body[:start] + body[end:]
-    if rest.count(field) != 1:
-        return None
+    start = opened.end()
+    quote = body.find(b'"', start)  # of the next field; there is no text in rows of numbers
+    end = body.rfind(b"]", start, len(body) if quote < 0 else quote)
     parts: list[NDArray[Any]] = []
-    for first, last in spans:
-        try:
-            part = np.asarray(from_json(b"[" + body[first:last] + b"]"))
-        except ValueError:
-            return None
-        if part.dtype.kind not in "iuf" or part.ndim < 2 or part.shape[1:] != (parts or [part])[0].shape[1:]:
+    at = start
+    while at < end:
+        cut = _end_of_a_row(body, at, end)
+        part = None if cut is None else _numbers(body[at:cut])
+        if cut is None or part is None or part.shape[1:] != (parts or [part])[0].shape[1:]:
             return None
         parts.append(part)
         yield
-    return rest, np.concatenate(parts)
-
-
-def _spans(body: bytes, field: bytes) -> Generator[None, None, tuple[int, int, Spans] | None]:
-    """Where the rows begin and end, and pieces of whole rows between them, without the commas between."""
-    depth, start, spans = 0, -1, []
-    first = last = -1  # of the present piece
-    for count, token in enumerate(TOKEN.finditer(body)):
-        if count % TOKENS_PER_STEP == TOKENS_PER_STEP - 1:
-            yield
-        kind = token[0]
-        if kind in b"[{":
-            if start >= 0 and kind == b"{":
-                return None
-            depth += 1
-            if depth == 3 and start >= 0:
-                between = body[(start if last < 0 else last) : token.start()].strip()
-                if between != (b"" if last < 0 else b","):
-                    return None
-                if first < 0:
-                    first = token.start()
-        elif kind in b"]}":
-            depth -= 1
-            if start >= 0 and depth == 2:
-                last = token.end()
-                if last - first >= BYTES_PER_STEP:
-                    spans.append((first, last))
-                    first = -1
-            elif start >= 0 and depth == 1:
-                if last < 0 or body[last : token.start()].strip():
-                    return None
-                return start, token.start(), [*spans, (first, last)] if first >= 0 else spans
-        elif start >= 0:
+        comma = COMMA.match(body, cut, end)
+        at = comma.end() if comma else end
+        if at == end and body[cut:end].strip():  # a comma that nothing follows, or no comma
             return None
-        elif depth == 1 and kind == field and (opened := OPEN.match(body, token.end())):
-            start = opened.end()
-    return None
+    return (body[:start] + body[end:], np.concatenate(parts)) if parts else None
+
+
+def _end_of_a_row(body: bytes, at: int, end: int) -> int | None:
+    """Where the first row ends that ends after a step; at the last row where none does."""
+    place = min(at + STEP, end)
+    depth = body.count(b"[", at, place) - body.count(b"]", at, place)
+    while depth > 0:
+        closed = body.find(b"]", place, end)
+        if closed < 0:
+            return None
+        depth += body.count(b"[", place, closed) - 1
+        place = closed + 1
+    last = body.rfind(b"]", at, place)
+    return last + 1 if depth == 0 and last >= 0 else None
+
+
+def _numbers(rows: bytes) -> NDArray[Any] | None:
+    try:
+        found = np.asarray(from_json(b"[" + rows + b"]"))
+    except ValueError:  # no JSON, or ragged
+        return None
+    return found if found.dtype.kind in "iuf" and found.ndim > 1 else None
