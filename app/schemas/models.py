@@ -10,11 +10,14 @@ from pydantic import Field, TypeAdapter
 from app.ids import ClassId, DatasetId, ModelId, UploadId
 from app.methods.base import Task
 from app.methods.networks.spec import InputSpec, NetworkSpec
+from app.methods.parts.expansion import Expansion
 from app.methods.parts.grid import Grid
+from app.methods.parts.model_settings import FixedRidge, Ridge, TargetGrid
 from app.schemas.base import Answer, Body, Name
 from app.tables import Model
 
 GRID: TypeAdapter[Grid] = TypeAdapter(Grid)
+RIDGE: TypeAdapter[Ridge] = TypeAdapter(Ridge)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -24,6 +27,9 @@ class ModelInput(InputSpec):
     grid: Grid = Field(
         "normalised",
         description="normalised: rows of length one; {exponent}: integers times 2**exponent.",
+    )
+    target: TargetGrid | None = Field(
+        None, description="The grid of the targets: of a model of task regression, which needs it."
     )
 
 
@@ -51,6 +57,13 @@ class ModelChange(Body):
     min_centroid_rows: int = Field(
         5, ge=1, le=1_000_000, description="Classes of fewer rows show no centroid, except to scope admin."
     )
+    keep_versions: int = Field(
+        5,
+        ge=1,
+        le=1_000,
+        description="Newest versions that stay usable, beside those that an alias names; older ones are "
+        "retired when a version is published, and what they stored is destroyed.",
+    )
 
 
 class ModelCreate(ModelChange):
@@ -60,6 +73,15 @@ class ModelCreate(ModelChange):
     task: Task
     input: ModelInput
     network: ModelNetwork = Field(default_factory=lambda: ModelNetwork(name="identity"))
+    expansion: Expansion | None = Field(
+        None,
+        description="Random expansion of the features that closed-form heads read (`docs/exact-heads.md`); "
+        "never changed.",
+    )
+    ridge: Ridge = Field(
+        default_factory=FixedRidge,
+        description="Of closed-form heads: {k}, or gcv to choose k again for every version; never changed.",
+    )
 
 
 class ModelRead(Answer):
@@ -70,9 +92,12 @@ class ModelRead(Answer):
     task: str
     input: ModelInput
     network: ModelNetwork
+    expansion: Expansion | None
+    ridge: Ridge
     evaluation: DatasetId | None
     gates: Gates
     min_centroid_rows: int
+    keep_versions: int
     revision: int
     created_at: datetime
 
@@ -82,11 +107,14 @@ class ModelRead(Answer):
             id=row.id,
             name=row.name,
             task=row.task,
-            input=ModelInput(**row.input, grid=GRID.validate_python(row.grid)),
+            input=ModelInput(**row.input, grid=GRID.validate_python(row.grid), target=row.target),
             network=ModelNetwork(**row.network, weights=row.weights_id),
+            expansion=row.expansion,
+            ridge=RIDGE.validate_python(row.ridge),
             evaluation=row.evaluation_id,
             gates=Gates(**row.gates),
             min_centroid_rows=row.min_centroid_rows,
+            keep_versions=row.keep_versions,
             revision=row.revision,
             created_at=row.created_at,
         )
