@@ -50,7 +50,10 @@ def group() -> None:
 def create(
     ctx: typer.Context,
     model: Model,
-    dataset: Annotated[list[str], typer.Option(help="Id of a dataset with the new rows; repeatable.")],
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a dataset with the new rows; repeatable. None: make another head."),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="Name of the method; `palimpsest methods` lists them.")
     ] = "fetril",
@@ -78,7 +81,7 @@ def create(
         params = parameters(catalogue(api), method, ctx.args)
         job = api.update(
             model_id(api, model),
-            dataset,
+            dataset or [],
             method,
             params,
             key=idempotency_key,
