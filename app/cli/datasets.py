@@ -9,14 +9,26 @@ from typing import Annotated
 import typer
 
 from app.cli.follow import end
-from app.cli.options import DataDir, Format, Key, Output, Timeout, Url, Wait, Yes, confirm, connect
+from app.cli.options import (
+    DataDir,
+    Format,
+    Key,
+    Output,
+    Timeout,
+    Url,
+    Wait,
+    Yes,
+    confirm,
+    connect,
+    dataset_id,
+)
 from app.cli.show import show_list, show_one
 
 app = typer.Typer(name="dataset", help="Datasets: rows with labels, sent once.", no_args_is_help=True)
 
 COLUMNS = ("id", "name", "format", "rows", "shape", "created_at")
 
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id of the dataset.")]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Name or id of the dataset.")]
 
 
 class OnInvalid(StrEnum):
@@ -88,7 +100,8 @@ def get(
 ) -> None:
     """Show one dataset."""
     with connect(data_dir, url) as api:
-        show_one(api.get(f"datasets/{dataset}/report" if report else f"datasets/{dataset}"), output)
+        path = f"datasets/{dataset_id(api, dataset)}"
+        show_one(api.get(f"{path}/report" if report else path), output)
 
 
 @app.command()
@@ -102,7 +115,8 @@ def delete(
     url: Url = None,
 ) -> None:
     """Destroy a dataset's rows and keys by a job; versions that used it stay."""
-    confirm(f"Destroy the rows of {dataset}?", yes)
     with connect(data_dir, url) as api:
-        job = api.call("DELETE", f"datasets/{dataset}").json()
+        found = dataset_id(api, dataset)
+        confirm(f"Destroy the rows of {dataset}?", yes)
+        job = api.call("DELETE", f"datasets/{found}").json()
         end(api, job, output, wait=wait, timeout=timeout)

@@ -49,15 +49,19 @@ def exact(x: Array | float) -> DD:
 
 def fast_two_sum(a: Array, b: Array) -> DD:
     """`a + b` exactly, where |a| >= |b| or a is zero."""
-    s = a + b
-    return DD(s, b - (s - a))
+    s = np.asarray(a + b)
+    e = np.asarray(s - a)
+    return DD(s, np.subtract(b, e, out=e))  # in place: large temporaries cost more than the arithmetic
 
 
 def two_sum(a: Array, b: Array) -> DD:
-    """`a + b` exactly."""
-    s = a + b
-    t = s - a
-    return DD(s, (a - (s - t)) + (b - t))
+    """`a + b` exactly: `(a - (s - t)) + (b - t)` is what `s` lost."""
+    s = np.asarray(a + b)
+    t = np.asarray(s - a)
+    e = np.asarray(s - t)
+    np.subtract(a, e, out=e)
+    np.subtract(b, t, out=t)
+    return DD(s, np.add(e, t, out=e))
 
 
 def two_product(a: Array, b: Array) -> DD:

@@ -33,10 +33,10 @@ def slice_integers(matrix: Array, bits: int) -> list[Array]:
     At 18 bits or more there are at most three.
     """
     digits: list[Array] = []
-    rest = matrix
-    while np.abs(rest).max(initial=0.0) > 2.0 ** (bits - 1):
-        high = np.rint(np.ldexp(rest, -bits))
-        digits.append(rest - np.ldexp(high, bits))
+    rest, unit = matrix, 2.0**bits
+    while max(rest.max(initial=0.0), -rest.min(initial=0.0)) > unit / 2:
+        high = np.rint(rest * (1 / unit))
+        digits.append(rest - high * unit)
         rest = high
     return [*digits, rest]
 
@@ -53,9 +53,11 @@ def slice_columns(x: DD, bits: int, count: int) -> tuple[list[Array], NDArray[np
     digits: list[Array] = []
     rest = x
     for j in range(count):
-        shift = bits * (j + 1) - exponent
-        digit = np.rint(np.ldexp(rest.hi, shift))
-        rest = dd.two_sum(rest.hi - np.ldexp(digit, -shift), rest.lo)
+        unit = np.ldexp(
+            1.0, exponent - bits * (j + 1)
+        )  # a power of two: scaling by it is exact, as by 1 / unit
+        digit = np.rint(rest.hi * (1 / unit))
+        rest = dd.two_sum(rest.hi - digit * unit, rest.lo)
         digits.append(digit)
     return digits, exponent, rest
 
@@ -64,7 +66,7 @@ def assemble(digits: list[Array], exponent: NDArray[np.int64], bits: int) -> DD:
     """`sum_j digit_j 2**(exponent - bits (j + 1))`, rounded to a double-double: any number near will do."""
     total = dd.exact(np.zeros_like(digits[0]))
     for j, digit in enumerate(digits):
-        total = dd.add_float(total, np.ldexp(digit, exponent - bits * (j + 1)))
+        total = dd.add_float(total, digit * np.ldexp(1.0, exponent - bits * (j + 1)))
     return total
 
 
@@ -90,7 +92,7 @@ def product(
     total = dd.exact(np.zeros_like(by_shift[-1]))
     size = np.zeros_like(total.hi)
     for shift in sorted(by_shift):
-        scaled = np.ldexp(by_shift[shift], bits * shift + exponent)
+        scaled = by_shift[shift] * np.ldexp(1.0, bits * shift + exponent)
         total = dd.add_float(total, scaled)
         size += np.abs(scaled)
     return total, len(by_shift) * dd.SUM * norms(size)
