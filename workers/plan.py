@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
 
 from app import methods
@@ -54,7 +54,7 @@ class Plan:
     ledger_sequence: int
     base_edges: tuple[VersionDataset, ...]
     sizes: Mapping[UUID, int]  # rows of every dataset
-    earlier: tuple[Mapping[str, float | None], ...]  # accuracy per class of every ancestor
+    earlier: tuple[Mapping[str, float | None], ...] = ()  # accuracy per class of every ancestor
 
     @property
     def datasets(self) -> tuple[UUID, ...]:
@@ -75,9 +75,10 @@ def make(service: Service, claimed: ClaimedJob) -> Plan:
         edges = _edges(session, base)
         own = [row.id for row in ground.datasets]
         measured = [ground.evaluation.id] if ground.evaluation else _with_eval_rows(session, own, edges)
+        newest = ledger.sequence(session)  # first: an entry that comes between is then found at publication
         gone = ledger.unusable(session, {*own, *measured})
         learned = {edge.dataset_id: frozenset(edge.left_out) for edge in edges if edge.role == "train"}
-        return Plan(
+        plan = Plan(
             model=model,
             base=base,
             method=method,
@@ -87,11 +88,11 @@ def make(service: Service, claimed: ClaimedJob) -> Plan:
             train=tuple(Use(id, gone[id], learned.get(id)) for id in own),
             evaluate=tuple(Use(id, gone[id], every_split=ground.evaluation is not None) for id in measured),
             left_out=gone,
-            ledger_sequence=ledger.sequence(session),
+            ledger_sequence=newest,
             base_edges=edges,
             sizes=_sizes(session, gone),
-            earlier=_earlier(session, base),
         )
+    return plan if base is None else replace(plan, earlier=_earlier(service, base))
 
 
 def edges(plan: Plan, learned: Mapping[UUID, int], measured: Mapping[UUID, int]) -> list[Edge]:
@@ -143,10 +144,17 @@ def _sizes(session: Session, datasets: Iterable[UUID]) -> dict[UUID, int]:
     return {id: count for id, count in rows}
 
 
-def _earlier(session: Session, base: Version | None) -> tuple[Mapping[str, float | None], ...]:
-    found = []
-    at = base
-    while at is not None:
-        found.append(at.metrics.get("per_class", {}))
-        at = session.get(Version, at.parent_id) if at.parent_id else None
-    return tuple(found)
+def _earlier(service: Service, base: Version) -> tuple[Mapping[str, float | None], ...]:
+    """The accuracy per class of the base and its ancestors, youngest first."""
+    line = (
+        select(Version.parent_id, Version.metrics, literal(0).label("steps"))
+        .where(Version.id == base.id)
+        .cte(recursive=True)
+    )
+    parents = select(Version.parent_id, Version.metrics, line.c.steps + 1).where(
+        Version.id == line.c.parent_id
+    )
+    line = line.union_all(parents)
+    with service.db.read() as session:
+        metrics = session.scalars(select(line.c.metrics).order_by(line.c.steps)).all()
+    return tuple(found.get("per_class", {}) for found in metrics)
