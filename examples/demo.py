@@ -190,9 +190,7 @@ def predictions(api: Client, model: str, images: Images, labels: Labels) -> None
 def say_where(folder: Path, process: int) -> None:
     """How to go on with the service that was left running."""
     address = (folder / "address").read_text().strip()
-    out.print(
-        f"The service still runs at {address} (process {process}); try, and stop it with Ctrl-C's signal:"
-    )
+    out.print(f"The service still runs at {address}; try it, and stop it:")
     out.print(f"  {sys.executable} -m app.cli version list digits --data-dir {folder}", soft_wrap=True)
     out.print(f"  kill -INT {process}", soft_wrap=True)
 

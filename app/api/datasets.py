@@ -91,16 +91,18 @@ async def create(
     """Send rows. `Content-Type` names the format; the first bytes have to agree with it."""
     options = Options(name or "", label, split, on_invalid, reconsent)
     once = await fingerprinted(request, service, once)
-    async with contextmanager_in_threadpool(reserved(service, once)) as earlier:
+    async with contextmanager_in_threadpool(reserved(service, once)) as held:
         format, spooled = await receive(request, service)
         with spooled:
-            if earlier is not None:
-                found = await in_thread(datasets.answered, service, caller, earlier, once, spooled.sha256)
-                response.status_code = earlier.status
+            if held.earlier is not None:
+                found = await in_thread(
+                    datasets.answered, service, caller, held.earlier, once, spooled.sha256
+                )
+                response.status_code = held.earlier.status
                 response.headers["Idempotency-Replayed"] = "true"
             else:
                 found, is_new = await in_thread(
-                    arrivals.accept, service, caller, spooled, format, options, once
+                    arrivals.accept, service, caller, spooled, format, options, held.once
                 )
                 response.status_code = 201 if is_new else 200
     response.headers["Location"] = arrivals.location(found.id)

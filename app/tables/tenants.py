@@ -48,6 +48,7 @@ class IdempotencyRecord(WithId, Base):
     route: Mapped[str]  # method and path
     key: Mapped[str]
     fingerprint: Mapped[str | None]
+    renewed_at: Mapped[datetime | None]  # while an upload streams, whose key stays held only so long
     status: Mapped[int | None]
     headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
     body: Mapped[Any] = mapped_column(JSON, nullable=True)
