@@ -24,7 +24,8 @@ from app.errors import (
     VersionNotReady,
 )
 from app.ids import ModelId
-from app.schemas.predict import AliasOrLatest, PredictCreate, PredictOptions, PredictRead, TopK, VersionNumber
+from app.schemas.base import VersionNumber
+from app.schemas.predict import AliasOrLatest, PredictCreate, PredictOptions, PredictRead, TopK
 from app.services.inputs import read_npy
 from app.services.json_rows import split_rows
 from app.services.predict import SMALL, Ask, Predictor

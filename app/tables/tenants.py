@@ -37,8 +37,8 @@ class ApiKey(WithId, Base):
 class IdempotencyRecord(WithId, Base):
     """The answer to one idempotency key, written in the transaction of its effect.
 
-    `fingerprint` is an HMAC under the tenant's key over the canonical body; null for uploads, whose
-    fingerprint stands in the dataset's key object.
+    `fingerprint` is an HMAC under the tenant's key over the canonical body; of an upload over its query and
+    type, for that of its bytes stands in the dataset's key object.
     """
 
     __tablename__ = "idempotency_records"
