@@ -18,6 +18,7 @@ def stack():
 def test_no_error_of_one_look_ends_it(service, tenant, monkeypatch):
     job = a_job(service, tenant)
     claimed = jobs.claim(service, ["cpu"], "me")
+    assert claimed is not None
     feed = Feed(service.db, every=0.01)
     real, failures = feed._read, iter([True, True])
 
