@@ -198,12 +198,8 @@ def bars(traces: Mapping[str, list[Trace]], met: Duel, name: str) -> list[Bar]:
     agreement = min(met.agreement("fetril svm"))
     return [
         at_least(f"{name}: svm agrees with the peer, least of all states", agreement, 0.99),
-        at_least(
-            f"{name}: svm faster than the peer, whole sequence", met.speed("fetril svm"), 30
-        ),
-        at_least(
-            f"{name}: closed_form faster than the peer", met.speed("fetril closed_form"), 100
-        ),
+        at_least(f"{name}: svm faster than the peer, whole sequence", met.speed("fetril svm"), 30),
+        at_least(f"{name}: closed_form faster than the peer", met.speed("fetril closed_form"), 100),
         *(
             Bar(f"{name}: closed_form below svm, {figure}, points", value, 0.2, value <= 0.2)
             for figure, value in below.items()

@@ -1,7 +1,7 @@
 """Write the parts of the documentation that come from the code.
 
-    python -m docs.generate methods     docs/methods.md, from the registry of methods
-    python -m docs.generate openapi     docs/openapi.json, from the routes
+python -m docs.generate methods     docs/methods.md, from the registry of methods
+python -m docs.generate openapi     docs/openapi.json, from the routes
 """
 
 from __future__ import annotations
