@@ -1,7 +1,8 @@
 """A model that learns digits in three goes, over HTTP, on scikit-learn's 8x8 images.
 
 A small convolutional network learns 0 to 4; FeTrIL adds 5 to 7 and then 8 and 9, with nothing kept of the
-past but one centroid a class. For comparison the same network learns all ten digits at once.
+past but one centroid a class. For comparison the same network learns all ten digits at once. Then two models
+that read the first network learn by `analytic`, one in mixed batches, and end with the same bytes.
 
     python -m examples.demo [--keep]
 """
@@ -26,7 +27,7 @@ from sklearn.datasets import load_digits
 
 from app.cli.follow import draw
 from app.client import Client
-from examples import pictures, service
+from examples import exact, pictures, service
 
 TARGET = 0.955
 GOES = ((0, 1, 2, 3, 4), (5, 6, 7), (8, 9))
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     process = service.start(folder)
     try:
         with Client.local(folder) as api:
-            reached = show(api)
+            reached, is_equal = show(api)
     except BaseException:
         service.stop(process)
         out.print(f"It did not get to its end; the service's log is {folder / 'serve.log'}", soft_wrap=True)
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         service.stop(process)
         shutil.rmtree(folder)
+    if not is_equal:
+        out.print("[red]The digests differ: they must be equal[/red]")
+        return 1
     if reached < TARGET:
         out.print(f"[red]{reached:.4f} is below the target of {TARGET}[/red]")
         return 1
@@ -73,8 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show(api: Client) -> float:
-    """The whole demonstration against a started service; the last version's accuracy over ten digits."""
+def show(api: Client) -> tuple[float, bool]:
+    """The whole demonstration against a started service: the accuracy over ten digits that `fetril` reached,
+    and whether the exact heads are equal."""
     images, labels, is_eval = digits()
     datasets = [send(api, images, labels, is_eval, digits_of) for digits_of in GOES]
     grown = create(api, "digits")
@@ -93,7 +98,8 @@ def show(api: Client) -> float:
     out.print(lineage(api, versions))
     shown = np.flatnonzero(is_eval)[:SHOWN]
     predictions(api, grown, images[shown], labels[shown])
-    return float(versions[-1]["metrics"]["accuracy"])
+    is_equal = exact.show(api, out, grown, images, labels, is_eval, JOB_SECONDS)
+    return float(versions[-1]["metrics"]["accuracy"]), is_equal
 
 
 def digits() -> tuple[Images, Labels, NDArray[np.bool_]]:

@@ -32,6 +32,9 @@ def test_demo_learns_ten_digits_and_says_so(capsys, monkeypatch, tmp_path):
     assert said.out.count("✓") >= demo.SHOWN - 2
     for title in ("supervised learns 0 to 4", "fetril learns 5 to 7", "fetril learns 8 and 9"):
         assert re.search(rf"{title} .*100 %.*succeeded", said.err)
+    digests = re.findall(r"SHA-256 of (\w+) +│ (\w+)… +│ (\w+)…", said.out)
+    assert [name for name, *_ in digests] == ["statistics", "weights"]
+    assert all(mixed == joint for _, mixed, joint in digests)
     assert list(tmp_path.iterdir()) == []  # the service is stopped and its directory gone
 
 
