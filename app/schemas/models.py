@@ -12,6 +12,7 @@ from app.methods.base import Task
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.grid import Grid
 from app.schemas.base import Answer, Body, Name
+from app.schemas.policies import UpdatePolicy, UpdatePolicyRead
 from app.tables import Model
 
 GRID: TypeAdapter[Grid] = TypeAdapter(Grid)
@@ -51,6 +52,9 @@ class ModelChange(Body):
     min_centroid_rows: int = Field(
         5, ge=1, le=1_000_000, description="Classes of fewer rows show no centroid, except to scope admin."
     )
+    update_policy: UpdatePolicy | None = Field(
+        None, description="When and how the model learns datasets that are sent for it by themselves."
+    )
 
 
 class ModelCreate(ModelChange):
@@ -73,6 +77,7 @@ class ModelRead(Answer):
     evaluation: DatasetId | None
     gates: Gates
     min_centroid_rows: int
+    update_policy: UpdatePolicyRead | None
     revision: int
     created_at: datetime
 
@@ -87,9 +92,18 @@ class ModelRead(Answer):
             evaluation=row.evaluation_id,
             gates=Gates(**row.gates),
             min_centroid_rows=row.min_centroid_rows,
+            update_policy=_policy(row),
             revision=row.revision,
             created_at=row.created_at,
         )
+
+
+def _policy(row: Model) -> UpdatePolicyRead | None:
+    if row.update_policy is None:
+        return None
+    return UpdatePolicyRead.model_validate(
+        {**row.update_policy, "key": row.policy_key_id, "set_at": row.policy_set_at}
+    )
 
 
 class ClassRead(Answer):

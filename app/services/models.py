@@ -26,7 +26,7 @@ from app.methods.networks import BadNetwork
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.schemas.models import Gates, ModelChange, ModelCreate, ModelRead
 from app.service import Caller, Service
-from app.services import audit, jobs
+from app.services import audit, jobs, policy_settings
 from app.services.paging import Page, Place, Window, window
 from app.tables import Alias, AliasMove, Dataset, Job, Model, Upload
 
@@ -97,6 +97,9 @@ def create(service: Service, caller: Caller, body: ModelCreate, once: Once | Non
             check_evaluation(session, row, body.evaluation)
         session.add(row)
         session.flush()
+        if body.update_policy:
+            policy_settings.put(session, caller, row, body.update_policy)
+            policy_settings.check_model(session, row)
         _record(session, caller, "model.created", row)
         touch(session)
         answer = ModelRead.of(row)
@@ -126,6 +129,9 @@ def change(service: Service, caller: Caller, model_id: UUID, body: ModelChange, 
             row.gates = body.gates.model_dump()
         if "min_centroid_rows" in given:
             row.min_centroid_rows = body.min_centroid_rows
+        if "update_policy" in given:
+            policy_settings.put(session, caller, row, body.update_policy)
+        policy_settings.check_model(session, row)
         row.revision += 1
         _record(session, caller, "model.changed", row)
         touch(session)

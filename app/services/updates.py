@@ -49,9 +49,9 @@ def submit(
         if once:
             once.begin(session)
         model = models.get(session, caller.tenant_id, model_id)
-        request = _request(body, may_promote=bool({"promote", "admin"} & caller.scopes))
+        request = request_of(body, may_promote=bool({"promote", "admin"} & caller.scopes))
         ground = survey(session, model, request)
-        check(session, ground, method, request, service.settings.limits.classes, _has_queued(session, model))
+        check(session, ground, method, request, service.settings.limits.classes, has_queued(session, model))
         if body.alias:
             aliases.check_promotion(session, caller, model, body.alias)
         job = jobs.new_job(
@@ -66,7 +66,7 @@ def submit(
             request=request,
             actor=caller.actor,
             request_id=caller.request_id,
-            datasets=_roles(ground),
+            datasets=roles(ground),
             max_attempts=service.settings.jobs.max_attempts,
         )
         resources = {"model": model.id, "job": job.id}
@@ -221,12 +221,14 @@ def _class_names(session: Session, base: Version | None) -> set[str]:
     return {entry.name for entry in versions.class_map(session, base.id)}
 
 
-def _has_queued(session: Session, model: Model) -> bool:
+def has_queued(session: Session, model: Model) -> bool:
+    """Whether another update of the model waits or runs."""
     active = (jobs.State.QUEUED, *jobs.ACTIVE)
     return bool(session.scalar(select(exists().where(Job.lane == model.id, Job.state.in_(active)))))
 
 
-def _request(body: UpdateCreate, *, may_promote: bool) -> dict[str, Any]:
+def request_of(body: UpdateCreate, *, may_promote: bool) -> dict[str, Any]:
+    """What the job of an update keeps of its body."""
     return {
         "method": body.method.model_dump(mode="json"),
         "datasets": [id.hex for id in body.datasets],
@@ -239,7 +241,8 @@ def _request(body: UpdateCreate, *, may_promote: bool) -> dict[str, Any]:
     }
 
 
-def _roles(ground: Ground) -> list[tuple[UUID, str]]:
+def roles(ground: Ground) -> list[tuple[UUID, str]]:
+    """What an update does with each dataset that it reads."""
     roles = [(row.id, "train") for row in ground.datasets]
     if ground.evaluation is not None:
         roles.append((ground.evaluation.id, "evaluate"))

@@ -1,0 +1,24 @@
+"""The history of a model: decisions of its update policy, moves of its aliases."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from app.api.deps import Reader, ServiceDep
+from app.api.paging import PageOf, PagingDep
+from app.api.problems import problems
+from app.errors import NotFound, Purged
+from app.ids import ModelId
+from app.schemas.policies import HistoryRead
+from app.services import history
+
+router = APIRouter(prefix="/models/{model}/history", tags=["models"])
+
+
+@router.get("", operation_id="models_history", responses=problems(NotFound, Purged))
+def browse(
+    model: ModelId, caller: Reader, service: ServiceDep, paging: PagingDep, response: Response
+) -> PageOf[HistoryRead]:
+    """What the update policy decided and where aliases went, oldest first."""
+    found = history.browse(service, caller.tenant_id, model, paging.place())
+    return paging.answer(found, lambda line: line, response)
