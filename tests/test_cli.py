@@ -101,7 +101,7 @@ def test_has_the_commands_that_are_promised():
     } <= found
     for group, verbs in {
         "db": "upgrade downgrade current",
-        "model": "create list get delete",
+        "model": "create list get set history delete",
         "dataset": "create list get delete",
         "version": "list get",
         "alias": "list set rollback history",

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from app.cli.follow import end
-from app.cli.options import DataDir, Format, Key, Output, Timeout, Url, Wait, Yes, confirm, connect
+from app.cli.options import (
+    DataDir,
+    Format,
+    Key,
+    Output,
+    Timeout,
+    Url,
+    Wait,
+    Yes,
+    confirm,
+    connect,
+    model_id,
+)
 from app.cli.show import show_list, show_one
 
 app = typer.Typer(name="dataset", help="Datasets: rows with labels, sent once.", no_args_is_help=True)
@@ -49,6 +61,9 @@ def create(
     on_invalid: Annotated[
         OnInvalid | None, typer.Option(help="Refuse the file, or leave bad rows out.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name or id of a model whose update policy is to learn the rows.")
+    ] = None,
     content_type: Annotated[str | None, typer.Option(help="Format, where the name does not say it.")] = None,
     idempotency_key: Key = None,
     output: Output = Format.TABLE,
@@ -65,6 +80,7 @@ def create(
             label=label,
             split=split,
             on_invalid=on_invalid,
+            model=model_id(api, model) if model else None,
         )
         show_one(answer, output)
 
