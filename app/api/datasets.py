@@ -95,11 +95,11 @@ async def create(
     ] = None,
 ) -> DatasetRead:
     """Send rows. `Content-Type` names the format; the first bytes have to agree with it."""
-    if model is not None:
-        await in_thread(policies.check_offer, service, caller, model)
     options = Options(name or "", label, split, on_invalid, reconsent)
     once = await fingerprinted(request, service, once)
     async with contextmanager_in_threadpool(reserved(service, once)) as earlier:
+        if model is not None and earlier is None:
+            await in_thread(policies.check_offer, service, caller, model)
         format, spooled = await receive(request, service)
         with spooled:
             if earlier is not None:

@@ -293,6 +293,31 @@ def test_of_sweeps_at_once_one_starts_the_update(service, caller):
     assert len(updates_of(service, model)) == 1
 
 
+def test_a_dataset_that_comes_while_a_worker_claims_is_in_one_update(service, caller):
+    model = a_policy_model(service, caller)
+    sent = [offer(service, caller, model, rows(cat=3))]
+    claimed = []
+    for number, name in enumerate(("dog", "fox", "owl")):
+        row = a_dataset(service, caller.tenant_id, rows(**{name: 3}), seed=number)
+        sent.append(row)
+        at_once(
+            [
+                lambda: claimed.append(jobs.claim(service, ["cpu"], "worker")),
+                lambda row=row: offer_again(service, caller, model, row),
+            ]
+        )
+    with service.db.read() as session:
+        jobs_now = session.scalars(
+            select(Job).filter_by(model_id=model.id).where(Job.state != "succeeded")
+        ).all()
+    taken = [id for one in jobs_now for id in one.request["datasets"]]
+    assert sorted(taken) == sorted(row.id.hex for row in sent)
+    by_id = {one.id: one.request for one in jobs_now}
+    seen = [one for one in claimed if one is not None]
+    assert seen
+    assert all(by_id[one.id] == one.request for one in seen)
+
+
 def at_once(calls):
     """Runs calls on threads that begin together; raises what one of them raised."""
     gate, failed = threading.Barrier(len(calls)), []
