@@ -13,6 +13,19 @@ from app.schemas.updates import AliasName, UpdateMethod
 
 YEAR = 31_536_000
 
+Event = Literal[
+    "waited",
+    "started",
+    "joined",
+    "refused",
+    "failed",
+    "published",
+    "promoted",
+    "held-back",
+    "alias-moved",
+    "alias-removed",
+]
+
 
 class UpdatePolicy(Body):
     """When a model learns the datasets that were sent for it, how, and which alias follows."""

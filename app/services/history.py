@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, case, select
 from sqlalchemy.orm import Session
 
 from app import ids
@@ -59,16 +59,27 @@ def newest(session: Session, model_id: UUID) -> Decision | None:
     return session.scalar(query.order_by(Decision.created_at.desc(), Decision.id.desc()).limit(1))
 
 
-def browse(service: Service, tenant_id: UUID, model_id: UUID, page: Page[Place]) -> Window[HistoryRead]:
-    """The lines of a model, oldest first."""
+def browse(
+    service: Service, tenant_id: UUID, model_id: UUID, page: Page[Place], event: str | None = None
+) -> Window[HistoryRead]:
+    """The lines of a model, oldest first; with `event` only those."""
     with service.db.read() as session:
         model = models.get(session, tenant_id, model_id)
-        decisions = window(session, select(Decision).filter_by(model_id=model.id), page, Decision)
-        moves = window(session, select(AliasMove).filter_by(model_id=model.id), page, AliasMove)
+        decided = select(Decision).where(Decision.model_id == model.id)
+        moved = select(AliasMove).where(AliasMove.model_id == model.id)
+        if event is not None:
+            decided = decided.where(Decision.event == event)
+            moved = moved.where(_move_event() == event)
+        decisions = window(session, decided, page, Decision)
+        moves = window(session, moved, page, AliasMove)
         numbers = _numbers(session, moves.rows)
     lines = [_decision(row) for row in decisions.rows] + [_move(row, numbers) for row in moves.rows]
     lines.sort(key=lambda line: (line.created_at, line.id))
     return Window(lines[: page.size], more=decisions.more or moves.more or len(lines) > page.size)
+
+
+def _move_event() -> ColumnElement[str]:
+    return case((AliasMove.version_id.is_(None), "alias-removed"), else_="alias-moved")
 
 
 def _numbers(session: Session, moves: Iterable[AliasMove]) -> dict[UUID, int]:

@@ -6,6 +6,7 @@ sweep of the scheduler, which also finds what the passing of time decides and wh
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -21,6 +22,8 @@ from app.services import audit, history, models, offers, policy_jobs, policy_set
 from app.services.jobs import Cause, State
 from app.services.offers import Waiting
 from app.tables import Dataset, Job, Model
+
+log = logging.getLogger(__name__)
 
 MOST_TRIES = 3  # jobs that may fail on a dataset before it is refused
 
@@ -53,14 +56,21 @@ def sweep(service: Service) -> int:
     """Settle what ended badly and start what time has made due; returns how many updates that were."""
     started = 0
     for tenant_id, model_id in offers.open_models(service):
-        with service.db.begin() as session:
-            model = models.get(session, tenant_id, model_id, lock=True)
-            _settle(session, model)
-            job = decide(service, session, model)
-        if job is not None:
-            service.bell.ring(job.id, job.queue)
-            started += 1
+        try:
+            started += _look(service, tenant_id, model_id)
+        except Exception:  # the edge: one model must not hold the others up
+            log.exception("update policy not followed", extra={"model": model_id.hex})
     return started
+
+
+def _look(service: Service, tenant_id: UUID, model_id: UUID) -> int:
+    with service.db.begin() as session:
+        model = models.get(session, tenant_id, model_id, lock=True)
+        _settle(session, model)
+        job = decide(service, session, model)
+    if job is not None:
+        service.bell.ring(job.id, job.queue)
+    return int(job is not None)
 
 
 def decide(service: Service, session: Session, model: Model, arrived: Dataset | None = None) -> Job | None:

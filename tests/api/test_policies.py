@@ -242,6 +242,18 @@ def test_pages_through_decisions_and_moves_in_the_order_of_time(client, service)
     assert paged == whole["items"]
 
 
+def test_shows_one_kind_of_line_where_that_is_asked_for(client, service):
+    model = a_model(client)
+    send_for(client, model)
+    teach(client, service, model, rows(ant=4, bee=4), alias="production")
+    client.delete(f"/v1/models/{model['id']}/aliases/production", headers={"If-Match": "*"})
+    for event in ("waited", "alias-moved", "alias-removed"):
+        (line,) = history(client, model, event=event)["items"]
+        assert line["event"] == event
+    assert history(client, model, event="started")["items"] == []
+    refused(client.get(f"/v1/models/{model['id']}/history?event=slept"), "validation-failed", "event")
+
+
 def test_takes_no_token_of_another_models_history(client):
     one, other = a_model(client), a_model(client)
     for number in range(2):

@@ -13,14 +13,14 @@ from app.errors import DimensionMismatch, TooFewSamples, ValidationFailed
 from app.schemas.models import ModelChange
 from app.service import Caller
 from app.services import access, datasets, history, jobs, models, offers, policies, snapshots
+from app.services import aliases as alias_service
 from app.services.aliases import of_model
 from app.services.paging import Page
 from app.services.scheduler import Scheduler
-from app.tables import ApiKey, Dataset, Job, JobDataset, Model, Offer, Version, VersionDataset
+from app.tables import ApiKey, Dataset, Decision, Job, JobDataset, Model, Offer, Version, VersionDataset
 from tests.services.learning import (
     a_dataset,
     a_model,
-    job,
     learn,
     restrict,
     rows,
@@ -178,9 +178,8 @@ def test_never_starts_what_is_started_by_hand(service, caller, policy):
     model = a_model(service, caller)
     change(service, caller, model, update_policy=policy)
     offer(service, caller, model, BASE)
-    pass_time_of_offers = timedelta(days=400)
     with service.db.begin() as session:
-        session.execute(update(Offer).values(offered_at=clock(session) - pass_time_of_offers))
+        session.execute(update(Offer).values(offered_at=clock(session) - timedelta(days=400)))
     assert policies.sweep(service) == 0
     assert events(service, caller, model) == ["waited"]
 
@@ -340,8 +339,7 @@ def at_once(calls):
 def test_counts_no_row_that_is_restricted_and_learns_none(service, caller):
     model = a_policy_model(service, caller, min_rows=4)
     row = a_dataset(service, caller.tenant_id, rows(cat=5))
-    request = restrict(service, row, 0, 3)
-    assert request
+    restrict(service, row, 0, 3)
     offer_again(service, caller, model, row)
     assert "3 of 4 rows" in lines(service, caller, model)[0].reason
 
@@ -544,11 +542,9 @@ def test_promotes_nothing_once_the_policy_was_taken_away(service, caller):
 
 
 def test_does_not_make_an_alias_that_was_removed(service, caller):
-    from app.services import aliases as names
-
     model = gated(service, caller, min_new=0.0)
     offer(service, caller, model, rows(cat=4), split=SPLIT)
-    names.remove(service, caller, model.id, "production", lambda revision: None)
+    alias_service.remove(service, caller, model.id, "production", lambda revision: None)
     run_next(service)
     assert aliases(service, model) == {}
     assert lines(service, caller, model)[-1].event == "held-back"
@@ -569,7 +565,25 @@ def test_leaves_nothing_of_a_deleted_model_but_ids(service, caller):
     offer(service, caller, model, rows(cat=3))
     models.remove(service, caller, model.id, lambda revision: None)
     assert policies.sweep(service) == 0
-    purged = run_next(service)
-    assert job(service, purged.id).state == "succeeded"
+    assert run_next(service).state == "succeeded"
     with service.db.read() as session:
         assert session.scalars(select(Offer)).all() == []
+        left = session.scalars(select(Decision).filter_by(model_id=model.id)).all()
+    assert [(line.event, line.reason) for line in left] == [("waited", "")]
+
+
+def test_one_model_that_cannot_be_looked_at_holds_no_other_up(service, caller, monkeypatch):
+    broken, sound = (a_policy_model(service, caller, min_rows=100, max_wait_seconds=60) for _ in range(2))
+    for number, model in enumerate((broken, sound)):
+        offer(service, caller, model, rows(cat=3), seed=number)
+        pass_time(service, model, 61)
+    look = policies.decide
+
+    def decide(service, session, model, **given):
+        if model.id == broken.id:
+            raise RuntimeError("gone")
+        return look(service, session, model, **given)
+
+    monkeypatch.setattr(policies, "decide", decide)
+    assert policies.sweep(service) == 1
+    assert len(updates_of(service, sound)) == 1
