@@ -36,13 +36,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     bars: list[Bar] = []
     for stack in STACKS if "jobs" in parts else STACKS[:1]:
         with served(stack) as running:
+            measured: list[Row] = []
             if "jobs" in parts:
-                rows += jobs(running, given.updates, bars)
+                measured += jobs(running, given.updates, bars)
             if stack == "embedded":
-                rows += reads(running, bars) if "reads" in parts else []
-                rows += busy(running, given.requests, bars) if "busy" in parts else []
-                rows += uploads(running, given.rows, bars) if "uploads" in parts else []
-    show("Service", rows, {"measured": "", "stack": "", "value": ".4g", "unit": "", "note": ""})
+                measured += reads(running, bars) if "reads" in parts else []
+                measured += busy(running, given.requests, bars) if "busy" in parts else []
+                measured += uploads(running, given.rows, bars) if "uploads" in parts else []
+        show(f"Service, {stack} stack", measured, {"measured": "", "value": ".4g", "unit": "", "note": ""})
+        rows += measured
     show_bars(bars)
     if parts == PARTS:
         arguments = {"updates": given.updates, "requests": given.requests, "rows": given.rows}

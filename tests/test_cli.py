@@ -327,6 +327,29 @@ def test_prints_lists_for_people_and_for_programs(capsys):
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == items
 
 
+def test_prints_one_thing_with_its_parts(capsys):
+    item = {
+        "id": "a",
+        "method": {"name": "ncm", "params": {"metric": "cosine"}},
+        "classes": [{"name": "x", "count": 3}, {"name": "y", "count": 4}],
+        "tainted": False,
+        "gates": {},
+        "links": {"events": "/v1/…"},
+    }
+
+    show.show_one(item, Format.TABLE)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "id             a",
+        "method.name    ncm",
+        "method.params  metric cosine",
+        "classes        name x  count 3",
+        "               name y  count 4",
+        "tainted        no",
+        "gates          -",
+    ]
+
+
 def test_agrees_with_the_service_on_formats_and_file_names():
     assert set(client.FORMATS.values()) <= set(MEDIA)
     assert client.KEY_FILE == ADMIN_KEY_FILE

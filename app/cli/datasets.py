@@ -20,6 +20,7 @@ from app.cli.options import (
     Yes,
     confirm,
     connect,
+    dataset_id,
     model_id,
 )
 from app.cli.show import show_list, show_one
@@ -28,7 +29,7 @@ app = typer.Typer(name="dataset", help="Datasets: rows with labels, sent once.",
 
 COLUMNS = ("id", "name", "format", "rows", "shape", "created_at")
 
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Id of the dataset.")]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Name or id of the dataset.")]
 
 
 class OnInvalid(StrEnum):
@@ -104,7 +105,8 @@ def get(
 ) -> None:
     """Show one dataset."""
     with connect(data_dir, url) as api:
-        show_one(api.get(f"datasets/{dataset}/report" if report else f"datasets/{dataset}"), output)
+        path = f"datasets/{dataset_id(api, dataset)}"
+        show_one(api.get(f"{path}/report" if report else path), output)
 
 
 @app.command()
@@ -118,7 +120,8 @@ def delete(
     url: Url = None,
 ) -> None:
     """Destroy a dataset's rows and keys by a job; versions that used it stay."""
-    confirm(f"Destroy the rows of {dataset}?", yes)
     with connect(data_dir, url) as api:
-        job = api.call("DELETE", f"datasets/{dataset}").json()
+        found = dataset_id(api, dataset)
+        confirm(f"Destroy the rows of {dataset}?", yes)
+        job = api.call("DELETE", f"datasets/{found}").json()
         end(api, job, output, wait=wait, timeout=timeout)

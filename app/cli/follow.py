@@ -45,9 +45,21 @@ def end(
         show_one(job, output)
         return
     kind = str(job["kind"])
-    done = draw(api, job["id"], kind, timeout) if output is Format.TABLE else api.wait(job["id"], timeout)
-    show_one(done, output)
+    if output is Format.TABLE:
+        done = draw(api, job["id"], kind, timeout)
+        show_one(summary(done), output)
+    else:
+        done = api.wait(job["id"], timeout)
+        show_one(done, output)
     raise typer.Exit(verdict(done, alias))
+
+
+def summary(job: Json) -> Json:
+    """What people want to know of a job that is done; the rest is in `palimpsest job get`."""
+    result = dict(job.get("result") or {})
+    metrics = result.pop("metrics", None) or {}
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
+    return {"job": job["id"], "state": job["state"], **result, **numbers}
 
 
 def verdict(job: Json, alias: str | None) -> Exit:

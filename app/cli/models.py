@@ -90,7 +90,7 @@ def create(
     url: Url = None,
 ) -> None:
     """Create a model: its task, the form of its rows and the network that reads them."""
-    more: dict[str, Any] = json.loads(file.read_text()) if file else {}
+    more = read_body(file) if file else {}
     spec: dict[str, Any] = {"kind": kind.value, "shape": shape_of(shape)} if shape else {}
     if grid_exponent is not None:
         spec["grid"] = {"exponent": grid_exponent}
@@ -107,6 +107,17 @@ def create(
         raise typer.BadParameter("say the form of one row with --shape")
     with connect(data_dir, url) as api:
         show_one(api.post("models", body, key=idempotency_key), output)
+
+
+def read_body(file: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
+    try:
+        found = json.loads(file.read_text())
+    except ValueError:
+        raise typer.BadParameter(f"{file} is not JSON") from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{file} is not a JSON object")
+    return found
 
 
 def shape_of(text: str) -> list[int]:

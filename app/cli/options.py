@@ -79,6 +79,18 @@ def model_id(api: Client, text: str) -> str:
     raise NoSuch(f"no model is called {text}")
 
 
+def dataset_id(api: Client, text: str) -> str:
+    """The id of a dataset given by id, or by a name that only one has."""
+    if text.startswith("dst_"):
+        return text
+    found = [str(dataset["id"]) for dataset in api.items("datasets") if dataset["name"] == text]
+    if not found:
+        raise NoSuch(f"no dataset is called {text}")
+    if len(found) > 1:
+        raise typer.BadParameter(f"{len(found)} datasets are called {text}; say which by its id")
+    return found[0]
+
+
 def confirm(question: str, yes: bool) -> None:
     """Ask, unless told not to; a no ends the command."""
     if not yes and not typer.confirm(question):

@@ -11,7 +11,9 @@ import typer
 
 from app.cli.models import Model
 from app.cli.options import DataDir, Format, Output, Url, connect, model_id
-from app.cli.show import show_list, show_one
+from app.cli.show import Json, show_list, show_one
+
+COLUMNS = ("row", "label", "score", "class_id", "behind it")
 
 
 def predict(
@@ -30,9 +32,9 @@ def predict(
     url: Url = None,
 ) -> None:
     """Classify rows; a prediction changes nothing."""
+    asked = {"alias": alias, "version": version, "top_k": top_k}
     with connect(data_dir, url) as api:
         found = model_id(api, model)
-        asked = {"alias": alias, "version": version, "top_k": top_k}
         if file is not None and file.suffix == ".npy":
             answer: dict[str, Any] = api.call(
                 "POST",
@@ -43,10 +45,22 @@ def predict(
                 changes=False,
             ).json()
         else:
-            inputs = json.loads(file.read_text() if file is not None else sys.stdin.read())
-            answer = api.predict(found, inputs, **asked)
-    if output is Format.TABLE:
-        rows = [{"row": row, **item} for row, item in enumerate(answer["predictions"])]
-        show_list(rows, ("row", *(key for key in (rows[0] if rows else {}) if key != "row")), output)
-    else:
+            answer = api.predict(found, read_json(file), **asked)
+    if output is not Format.TABLE:
         show_one(answer, output)
+        return
+    show_list((in_words(*item) for item in enumerate(answer["predictions"])), COLUMNS, output)
+
+
+def read_json(file: Path | None) -> Any:
+    """Rows as nested lists, from a file or from standard input."""
+    try:
+        return json.loads(file.read_text() if file is not None else sys.stdin.read())
+    except ValueError:
+        raise typer.BadParameter(f"{file or 'standard input'} is neither .npy nor JSON") from None
+
+
+def in_words(row: int, prediction: Json) -> Json:
+    """One line of the table: the best class and, where more were asked for, the ones behind it."""
+    others = (f"{one['label']} ({one['score']:.4g})" for one in (prediction["top_k"] or [])[1:])
+    return {**prediction, "row": row, "behind it": ", ".join(others)}

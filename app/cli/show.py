@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import typer
@@ -16,9 +16,12 @@ from app.cli.options import Format
 Json = dict[str, Any]
 
 
-def console() -> Console:
-    """Rich output; a pipe gets lines as long as they are."""
-    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, soft_wrap=True)
+def draw(table: Table) -> None:
+    """A table on standard output; a pipe gets lines as long as they are, without blanks at their ends."""
+    console = Console(width=None if sys.stdout.isatty() else 240, highlight=False)
+    with console.capture() as drawn:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def say(text: str) -> None:
@@ -44,7 +47,7 @@ def show_list(items: Iterable[Json], columns: Sequence[str], output: Format) -> 
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for item in found:
         table.add_row(*(text(at(item, column)) for column in columns))
-    console().print(table)
+    draw(table)
 
 
 def show_one(item: Json, output: Format, leave_out: Sequence[str] = ("links",)) -> None:
@@ -58,10 +61,19 @@ def show_one(item: Json, output: Format, leave_out: Sequence[str] = ("links",)) 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in item.items():
-        if name not in leave_out:
+    for name, value in flat(item):
+        if name.partition(".")[0] not in leave_out:
             table.add_row(name, text(value))
-    console().print(table)
+    draw(table)
+
+
+def flat(item: Json) -> Iterator[tuple[str, Any]]:
+    """Names and values, with the fields of an object as `object.field`."""
+    for name, value in item.items():
+        if isinstance(value, dict) and value:
+            yield from ((f"{name}.{key}", inner) for key, inner in value.items())
+        else:
+            yield name, value
 
 
 def at(item: Json, column: str) -> Any:
@@ -73,15 +85,16 @@ def at(item: Json, column: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """A value in a table cell."""
+    """A value in a table cell: numbers to four digits, a list of objects one a line."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, list) and all(isinstance(v, str | int | float) for v in value):
-        return ", ".join(text(v) for v in value) or "-"
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return "  ".join(f"{name} {text(inner)}" for name, inner in value.items()) or "-"
+    if isinstance(value, list):
+        separator = "\n" if any(isinstance(inner, dict) for inner in value) else ", "
+        return separator.join(text(inner) for inner in value) or "-"
     return str(value)

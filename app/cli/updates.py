@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from app.cli.follow import end
 from app.cli.models import Model, value_of
-from app.cli.options import DataDir, Format, Key, Output, Timeout, Url, Wait, connect, model_id
+from app.cli.options import DataDir, Format, Key, Output, Timeout, Url, Wait, connect, dataset_id, model_id
 from app.cli.show import dump, show_list
 from app.client import Client, Json
 
@@ -50,7 +50,9 @@ def group() -> None:
 def create(
     ctx: typer.Context,
     model: Model,
-    dataset: Annotated[list[str], typer.Option(help="Id of a dataset with the new rows; repeatable.")],
+    dataset: Annotated[
+        list[str], typer.Option(help="Name or id of a dataset with the new rows; repeatable.")
+    ],
     method: Annotated[
         str, typer.Option(help="Name of the method; `palimpsest methods` lists them.")
     ] = "fetril",
@@ -58,7 +60,7 @@ def create(
     alias: Annotated[
         str | None, typer.Option(help="Alias to move to the new version if gates allow.")
     ] = None,
-    evaluation: Annotated[str | None, typer.Option(help="Id of a dataset to evaluate on.")] = None,
+    evaluation: Annotated[str | None, typer.Option(help="Name or id of a dataset to evaluate on.")] = None,
     on_conflict: Annotated[
         OnConflict | None, typer.Option(help="What to do with rows of known classes.")
     ] = None,
@@ -78,13 +80,13 @@ def create(
         params = parameters(catalogue(api), method, ctx.args)
         job = api.update(
             model_id(api, model),
-            dataset,
+            [dataset_id(api, one) for one in dataset],
             method,
             params,
             key=idempotency_key,
             base=base,
             alias=alias,
-            evaluation=evaluation,
+            evaluation=dataset_id(api, evaluation) if evaluation else None,
             on_conflict=on_conflict,
             seed=seed,
         )

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from app.methods.networks.spec import InputSpec, NetworkSpec
+from app.methods.parts.expansion import Expansion
 from app.methods.parts.grid import Grid
+from app.methods.parts.model_settings import FixedRidge, Ridge, TargetGrid
+from app.methods.parts.statistics import Statistics
 
 CPU = torch.device("cpu")
 
@@ -39,6 +42,7 @@ class Split(StrEnum):
     """A named part of the data that a method can ask for."""
 
     NEW = "new"
+    SELECT = "select"  # rows of a named evaluation data set, to choose parameters on
 
 
 class Reads(StrEnum):
@@ -83,14 +87,16 @@ class Centroid:
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier on grid features: `scores = weight @ x + bias`.
+    """A linear classifier, or one linear regression, on grid features: `scores = weight @ x + bias`.
 
-    `x` is the row in grid units times `grid.unit`, divided by its length where `normalise` is set.
+    `x` is the row in grid units times `grid.unit`, divided by its length where `normalise` is set; with
+    `expanded` it is the row of the model's expansion, in the same unit and not divided.
     """
 
     weight: torch.Tensor  # (classes, width) float32
     bias: torch.Tensor  # (classes,) float32
     normalise: bool
+    expanded: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,12 @@ class Snapshot:
     classes: tuple[str, ...] = ()
     head: Head | None = None
     centroids: Mapping[str, Centroid] = field(default_factory=dict)
+    statistics: Statistics | None = (
+        None  # over every row that was learned from, with the features of the head
+    )
+    expansion: Expansion | None = None  # the three last are settings of the model
+    ridge: Ridge = field(default_factory=FixedRidge)
+    target: TargetGrid | None = None  # of a regression
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,7 @@ class Rows:
     classes: tuple[str, ...]  # label keys in byte order
     labels: NDArray[np.int64]  # (rows,), indices into `classes`
     blocks: Callable[[], Iterator[NDArray[Any]]]  # each (b, ...): inputs or int16 features
+    targets: NDArray[np.float64] | None = None  # (rows,), of a regression, whose labels are not read
 
     def load(self) -> NDArray[Any]:
         """Every row in one array, for methods that pass over the data many times."""
@@ -146,6 +159,7 @@ class Context:
 
     device: torch.device = CPU
     seed: int = 0
+    memory: int = 8 * 2**30  # bytes; what would need more is refused before any work
     on_progress: Callable[[Progress], None] = lambda _: None
     checkpoint: Checkpoint | None = None
 
@@ -179,3 +193,5 @@ class Method(Generic[P]):
     summary: str  # one sentence that users see
     source: str  # the paper
     trains_network: bool = False  # otherwise the network is frozen and the feature map stays
+    statistics: bool = False  # reads and keeps the statistics; rows are added to those of the parent
+    may_use: frozenset[Split] = frozenset()  # what it takes besides `needs` where there is some

@@ -13,7 +13,7 @@ from app.methods.incremental import fetril, ncm
 from app.methods.incremental.supervised import SupervisedParams
 from benchmarks import common, from_base, sequence
 from benchmarks.common import Bar, at_least, paired, write
-from benchmarks.from_base import HEADS, fine_tune, train, untranslated
+from benchmarks.from_base import fine_tune, heads, train, untranslated
 from benchmarks.incremental import Run, beside_others
 from benchmarks.peer import Peer, learn_last
 from benchmarks.pretrained import Duel, bars, empty_model
@@ -92,7 +92,7 @@ def test_a_head_without_translation_forgets_what_it_never_compared(digits):
     pairs = [arriving[0], *(np.concatenate(two) for two in (arriving[1:3], arriving[3:5]))]
 
     alone = untranslated(digits, empty_model(digits), pairs)
-    together = sequence.run(empty_model(digits), digits, pairs, *HEADS["fetril"])
+    together = sequence.run(empty_model(digits), digits, pairs, *heads(digits)["fetril"])
 
     assert alone.accuracy[0] == together.accuracy[0]
     assert alone.last < together.last

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from app.methods.base import Context
-from app.methods.incremental.fetril import classes_of, moments_of, translated_rows
+from app.methods.incremental.fetril import classes_of, scatter_of, translated_rows
 from app.methods.parts import translation
 from app.methods.parts.centroids import class_centroids, merge
 from app.methods.parts.grid import unit
@@ -125,22 +125,24 @@ def test_closed_form_is_the_shrunk_discriminant_on_materialised_pseudo_features(
 def test_has_the_moments_of_materialised_pseudo_features(given, rule):
     problem = a_problem(**given)
     rows = rows_of(problem.x, problem.labels)
-    found = class_centroids(rows.labels, rows.classes, rows.blocks())
-    classes = classes_of(rows.classes, found, merge(problem.before.centroids, found), rule)
+    own = class_centroids(rows.labels, rows.classes, rows.blocks())
+    classes = classes_of(rows.classes, own, merge(problem.before.centroids, own), rule)
 
-    moments = moments_of(rows.labels, rows.blocks(), classes, unit(problem.before.grid), torch.device("cpu"))
+    found = scatter_of(rows.labels, rows.blocks(), classes)
 
     z, names = problem.pseudo(rule, normalise=False)
-    centred = z.copy()
+    centred, step = z.copy(), unit(problem.before.grid)
     for i, name in enumerate(classes.names):
         chosen = names == name
         mean = z[chosen].mean(axis=0)
         centred[chosen] -= mean
-        assert moments.counts[i] == chosen.sum()
-        assert moments.means[i].numpy() == pytest.approx(mean, rel=1e-8)
-    gram, scatter = z.T @ z, centred.T @ centred
-    assert np.linalg.norm(moments.gram().numpy() - gram) <= 1e-8 * np.linalg.norm(gram)
-    assert np.linalg.norm(moments.scatter.numpy() - scatter) <= 1e-8 * np.linalg.norm(scatter)
+        assert classes.means[i] * step == pytest.approx(mean, rel=1e-8)
+    scatter = centred.T @ centred
+    sums = found.sums.astype(np.float64)
+    ours = (found.gram - sums.T @ ((found.shares / found.counts)[:, None] * sums)) * step**2
+    assert found.rows == len(z)
+    assert np.linalg.norm(ours - scatter) <= 1e-8 * np.linalg.norm(scatter)
+    assert float(found.trace()) * step**2 == pytest.approx(np.trace(scatter), rel=1e-10)
 
 
 @pytest.mark.parametrize("given", PROBLEMS)

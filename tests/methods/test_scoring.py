@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from app.methods.base import Head
+from app.methods.parts.expansion import Expansion, expand, largest_value, longest_row
 from app.methods.parts.grid import ExponentGrid, quantise
 from app.methods.parts.scoring import Scorer, scores, top_k
 
@@ -100,3 +102,46 @@ def test_top_k_is_best_first_and_the_earlier_class_first_among_equals():
 
 def test_top_k_of_more_than_there_are_gives_all():
     assert top_k(np.array([[1.0, 2.0]], dtype=np.float32), 9)[0].tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("grid", ["normalised", ExponentGrid(exponent=-9)], ids=str)
+def test_an_expanded_head_is_linear_in_the_expanded_row(grid):
+    given, features = Expansion(width=300, seed=1), some_features(50, 24)
+    head = replace(a_head(10, 300, normalise=False), expanded=True)
+    longest = longest_row(24, grid == "normalised")
+    z = expand(features, given, longest) * (2.0**-13 if grid == "normalised" else 2.0**-9)
+
+    found = Scorer(head, grid, given, inputs=24)(features)
+
+    reference = z @ head.weight.double().numpy().T + head.bias.double().numpy()
+    np.testing.assert_allclose(found, reference, rtol=1e-6, atol=1e-5 * np.abs(reference).max())
+
+
+def test_an_expanded_row_scores_the_same_bits_alone_as_in_a_batch_and_in_exact_integers():
+    given, features = Expansion(width=700, seed=2), some_features(30, 40)
+    head = replace(a_head(12, 700, normalise=False, spread=3.0), expanded=True)
+    scorer = Scorer(head, "normalised", given, inputs=40)
+
+    together = scorer(features)
+
+    assert together.tobytes() == b"".join(scorer(row[None]).tobytes() for row in features)
+    z = expand(features[:2], given, longest_row(40, True))
+    exact = [[sum(int(a) * int(b) for a, b in zip(row, w, strict=True)) for w in scorer.weight] for row in z]
+    assert (z.astype(np.float64) @ scorer.weight.T).tolist() == exact
+
+
+def test_the_largest_expanded_row_leaves_its_weights_room_enough():
+    given = Expansion(width=5_000, seed=3)
+    head = replace(a_head(3, 5_000, normalise=False), expanded=True)
+    scorer = Scorer(head, "normalised", given, inputs=384)
+
+    most = largest_value(given, 384, longest_row(384, True)) * np.abs(scorer.weight).sum(axis=1)
+
+    assert (most < 2**53).all()
+    assert (np.abs(scorer.weight).max(axis=1) >= 2**22).all()
+
+
+def test_an_expanded_head_asks_for_its_expansion():
+    head = replace(a_head(3, 10, normalise=False), expanded=True)
+    with pytest.raises(ValueError, match="expansion"):
+        Scorer(head, "normalised")

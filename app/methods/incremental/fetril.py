@@ -7,9 +7,10 @@ gets a donor, the most similar new class `n`, and the donor's rows moved onto it
 depends on the rows of this update and the centroids of the past, and on nothing else.
 
 Solvers: `svm` (the paper's: one squared-hinge classifier per class, rows of length one after the move),
-`softmax` (the paper's `fc` variant, its strictly convex objective solved instead of approached by epochs)
-and `closed_form` (a linear discriminant with shared, strongly shrunk covariance on the moments of the
-moved rows, which are not normalised again).
+`softmax` (the paper's `fc` variant, its strictly convex objective solved instead of approached by epochs) and
+`closed_form` (a linear discriminant with shared, strongly shrunk covariance on the moments of the moved rows,
+which are not normalised again; its weights are the correctly rounded solution of an integer system, the same
+bytes on any machine).
 
 A known class among the data is new again: its rows, a possible donor, its old and new rows in its centroid.
 Cost: `svm` and `softmax` an iteration's products over the new rows and one number per pseudo-row and class;
@@ -20,6 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import log
 from typing import Any, Literal
 
 import numpy as np
@@ -45,10 +48,14 @@ from app.methods.base import (
 )
 from app.methods.parts import linear
 from app.methods.parts.centroids import by_key, class_centroids, merge, need_centroids
+from app.methods.parts.closed_form import LinearHead
+from app.methods.parts.discriminant import Scatter, discriminant_of, nearest_mean
 from app.methods.parts.donors import Donors, Rule, choose
-from app.methods.parts.grid import unit
-from app.methods.parts.moments import Moments, discriminant, pooled_scatter
+from app.methods.parts.grid import Grid, step_bits, unit
+from app.methods.parts.learning import solved_head
+from app.methods.parts.moments import pooled_scatter
 from app.methods.parts.reading import reported
+from app.methods.parts.statistics import TooLarge
 from app.methods.parts.translation import Translation, translate
 
 
@@ -89,9 +96,14 @@ class Classes:
     names: tuple[str, ...]
     new: NDArray[np.int64]  # indices of the new ones, in the order of `Rows.classes`
     past: NDArray[np.int64]  # indices of the past ones
-    means: NDArray[np.float64]  # (classes, width) in grid units
-    own: NDArray[np.float64]  # (new, width) means of the rows of this update alone
+    centroids: tuple[Centroid, ...]  # (classes,)
+    own: NDArray[np.float64]  # (new, width) means of the rows of this update alone, in grid units
     donors: Donors
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """(classes, width), in grid units."""
+        return np.stack([centroid.mean() for centroid in self.centroids])
 
     def stands_for(self, donor: int) -> NDArray[np.int64]:
         """Indices of the past classes that the new class `donor` (a position in `new`) stands for."""
@@ -103,35 +115,33 @@ def run(before: Snapshot, data: Data, params: FetrilParams, ctx: Context) -> Out
     """Give the new classes centroids, the past ones donors, and all of them one classifier."""
     rows = data[Split.NEW]
     need_centroids(before)
-    total = _total(rows, params)
+    total = _total(rows)
     found = class_centroids(rows.labels, rows.classes, reported(rows.blocks(), ctx, total, "centroids"))
     centroids = merge(before.centroids, found)
     classes = classes_of(rows.classes, found, centroids, params.donor)
     solve = _closed_form if params.solver == "closed_form" else _iterative
-    head, report = solve(rows, classes, unit(before.grid), params, ctx)
+    head, report = solve(rows, classes, before.grid, params, ctx)
     ctx.report(total, total, "done")
     after = replace(before, classes=classes.names, centroids=centroids, head=head)
     donors = _donor_report(classes, unit(before.grid))
     return Outcome(after, {"solver": params.solver, **report, "donors": donors})
 
 
-def _total(rows: Rows, params: FetrilParams) -> int:
-    """Units of progress: rows read, and then iterations, or the same rows again and one solve."""
-    return len(rows.labels) + (
-        len(rows.labels) + 1 if params.solver == "closed_form" else params.max_iterations + 1
-    )
+def _total(rows: Rows) -> int:
+    """Units of progress: the rows read for their centroids, as many again for the fit, and its end."""
+    return 2 * len(rows.labels) + 1
 
 
 def classes_of(
     new: tuple[str, ...], found: dict[str, Centroid], centroids: dict[str, Centroid], rule: Rule
 ) -> Classes:
     names = by_key(centroids)
-    is_new = np.array([name in found for name in names])
-    means = np.stack([centroids[name].mean() for name in names])
+    ordered = tuple(centroids[name] for name in names)
     own = np.stack([found[name].mean() for name in new])
     index = np.array([names.index(name) for name in new])
-    past = np.flatnonzero(~is_new)
-    return Classes(names, index, past, means, own, choose(means[past], means[index], rule))
+    past = np.array([i for i, name in enumerate(names) if name not in found], np.int64)
+    donors = choose([ordered[i] for i in past], [ordered[i] for i in index], rule)
+    return Classes(names, index, past, ordered, own, donors)
 
 
 def _donor_report(classes: Classes, step: float) -> dict[str, dict[str, Any]]:
@@ -146,15 +156,19 @@ def _donor_report(classes: Classes, step: float) -> dict[str, dict[str, Any]]:
 
 
 def _iterative(
-    rows: Rows, classes: Classes, step: float, params: FetrilParams, ctx: Context
+    rows: Rows, classes: Classes, grid: Grid, params: FetrilParams, ctx: Context
 ) -> tuple[Head, dict[str, Any]]:
     if len(classes.names) < 2:
         raise Unfit(f"{params.solver} needs two classes or more, known ones included", "/datasets")
-    translated = translated_rows(rows, classes, step, ctx.device)
+    translated = translated_rows(rows, classes, unit(grid), ctx.device)
 
-    def heard(iteration: int, gradient: float) -> None:
-        done, total = len(rows.labels) + iteration, _total(rows, params)
-        ctx.report(done, total, params.solver, gradient=gradient)
+    done = len(rows.labels)
+
+    def heard(_: int, gradient: float) -> None:
+        nonlocal done  # as far as the logarithm of the gradient is on its way to that of `tol`
+        share = log(max(gradient, params.tol)) / log(params.tol)
+        done = max(done, len(rows.labels) + int(share * len(rows.labels)))
+        ctx.report(done, _total(rows), params.solver, gradient=gradient)
 
     if params.solver == "svm":
         fit = linear.svm(translated, params.C, params.tol, params.max_iterations, heard)
@@ -171,41 +185,43 @@ def _iterative(
 def translated_rows(rows: Rows, classes: Classes, step: float, device: torch.device) -> Translation:
     """Each donor's rows as they are, and moved from their own mean to that of each class it stands for."""
     targets, offsets = [], []
+    means = classes.means
     for donor, index in enumerate(classes.new):
         past = classes.stands_for(donor)
-        moves = (classes.means[past] - classes.own[donor]) * step
+        moves = (means[past] - classes.own[donor]) * step
         targets.append([int(index), *map(int, past)])
         offsets.append(np.concatenate([np.zeros((1, moves.shape[1])), moves]))
     return translate(rows.load(), step, rows.labels, offsets, targets, len(classes.names), device)
 
 
 def _closed_form(
-    rows: Rows, classes: Classes, step: float, params: FetrilParams, ctx: Context
+    rows: Rows, classes: Classes, grid: Grid, params: FetrilParams, ctx: Context
 ) -> tuple[Head, dict[str, Any]]:
-    blocks = reported(rows.blocks(), ctx, _total(rows, params), "moments", len(rows.labels))
-    moments = moments_of(rows.labels, blocks, classes, step, ctx.device)
-    weight, bias = discriminant(moments, params.shrinkage)
-    head = Head(weight.float().cpu().contiguous(), bias.float().cpu(), normalise=False)
-    return head, {"rows": int(moments.counts.sum())}
+    """A function of integers and the shrinkage, a decimal: the same bytes everywhere."""
+    blocks = reported(rows.blocks(), ctx, _total(rows), "moments", len(rows.labels))
+    try:
+        scatter = scatter_of(rows.labels, blocks, classes)
+    except TooLarge as error:
+        raise Unfit(f"{error}", "/datasets") from None
+    shrinkage, bits = Fraction(repr(params.shrinkage)), step_bits(grid)
+    found = solved_head(lambda: closed_form(scatter, classes, shrinkage, bits))
+    return found.head(expanded=False), {"rows": scatter.rows}
 
 
-def moments_of(
-    labels: NDArray[np.int64],
-    blocks: Iterable[NDArray[np.int16]],
-    classes: Classes,
-    step: float,
-    device: torch.device,
-) -> Moments:
+def closed_form(scatter: Scatter, classes: Classes, shrinkage: Fraction, bits: int) -> LinearHead:
+    """The shrunk discriminant of all classes; nearest mean where no row is off its mean."""
+    sums = np.stack([centroid.sum for centroid in classes.centroids])
+    counts = np.array([centroid.count for centroid in classes.centroids], np.int64)
+    if not scatter.trace():
+        return nearest_mean(sums, counts, bits)
+    live = np.ones(sums.shape[1], np.bool_)
+    return discriminant_of(scatter, sums, counts, shrinkage, bits, live)
+
+
+def scatter_of(labels: NDArray[np.int64], blocks: Iterable[NDArray[np.int16]], classes: Classes) -> Scatter:
     """What `translated_rows` would have, not normalised; a known class among the new at its merged mean."""
     stand_ins = np.bincount(classes.donors.index, minlength=len(classes.new))
-    shares = (1 + stand_ins).astype(np.float64)
-    scatter = pooled_scatter(labels, blocks, classes.own, shares, device) * step**2
-    own = np.bincount(labels, minlength=len(classes.new))
-    counts = np.zeros(len(classes.names))
-    counts[classes.new], counts[classes.past] = own, own[classes.donors.index]
-    return Moments(
-        scatter, torch.tensor(classes.means * step, device=device), torch.tensor(counts, device=device)
-    )
+    return pooled_scatter(labels, blocks, 1 + stand_ins, classes.own.shape[1])
 
 
 METHOD = Method(

@@ -52,3 +52,8 @@ def quantise(x: NDArray[np.floating], grid: Grid) -> tuple[NDArray[np.int16], in
     norm = np.sqrt(np.einsum("ij,ij->i", q, q))[:, None]  # the sum is below 2**53: exact in any order
     norm[norm == 0] = 1.0
     return np.rint(np.ldexp(q, UNIT_BITS) / norm).astype(np.int16), 0
+
+
+def step_bits(grid: Grid) -> int:
+    """`b` of a grid step of `2**-b`."""
+    return UNIT_BITS if grid == "normalised" else -grid.exponent

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.methods.base import Head
+from app.methods import networks
+from app.methods.base import Head, Snapshot
+from app.methods.parts.expansion import Expansion, expand, largest_value, longest_row
 from app.methods.parts.grid import LIMIT, Grid, unit
 
 
@@ -20,11 +22,23 @@ class Scorer:
     power of two; `bits` is what a row of the largest features leaves (29 at 512 columns, 22 at 65,536), so
     a score is off by at most `width * 2**(-bits - 1)` of the class's largest weight times the row's largest
     value. What follows is one correctly rounded operation each: square root, division, bias, float32.
+
+    An `expanded` head reads `expand(row)`, exact integers too; their bound is that of the projection's
+    columns times the longest row, so `expansion` and the row's `inputs` (columns before it) must be given.
     """
 
-    def __init__(self, head: Head, grid: Grid) -> None:
+    def __init__(
+        self, head: Head, grid: Grid, expansion: Expansion | None = None, inputs: int | None = None
+    ) -> None:
         weight = head.weight.detach().cpu().numpy().astype(np.float64)  # (classes, width)
-        bits = 52 - ceil(log2(LIMIT)) - ceil(log2(weight.shape[1]))
+        self.expansion = None
+        largest = LIMIT
+        if head.expanded:
+            if expansion is None or inputs is None:
+                raise ValueError("an expanded head needs its expansion and the width of rows before it")
+            self.expansion, self.longest = expansion, longest_row(inputs, grid == "normalised")
+            largest = max(1, largest_value(expansion, inputs, self.longest))
+        bits = 52 - ceil(log2(largest)) - ceil(log2(weight.shape[1]))
         _, exponent = np.frexp(np.abs(weight).max(axis=1, initial=0.0))  # largest < 2**exponent
         self.weight = np.rint(np.ldexp(weight, (bits - exponent)[:, None]))  # (classes, width), integers
         self.step = np.ldexp(1.0, exponent - bits)  # (classes,), powers of two
@@ -35,7 +49,8 @@ class Scorer:
 
     def __call__(self, features: NDArray[np.int16]) -> NDArray[np.float32]:
         """(rows, width) grid features to (rows, classes) scores. A row of zeros scores the bias."""
-        x = features.astype(np.float64)
+        rows = features if self.expansion is None else expand(features, self.expansion, self.longest)
+        x = rows.astype(np.float64)
         products = (x @ self.weight.T) * self.step
         if self.normalise:
             length = np.sqrt(np.einsum("ij,ij->i", x, x))  # of an exact integer
@@ -43,6 +58,18 @@ class Scorer:
             products /= length[:, None]
         scores: NDArray[np.float32] = (products + self.bias).astype(np.float32)
         return scores
+
+    def values(self, features: NDArray[np.int16]) -> NDArray[np.float32]:
+        """(rows,): what a regression predicts, in the unit of its targets."""
+        return self(features)[:, 0]
+
+
+def scorer_of(version: Snapshot) -> Scorer:
+    """The scorer of a version's head."""
+    if version.head is None:
+        raise ValueError("this version has no head")
+    inputs = networks.width(version.network, version.input)
+    return Scorer(version.head, version.grid, version.expansion, inputs)
 
 
 def scores(head: Head, grid: Grid, features: NDArray[np.int16]) -> NDArray[np.float32]:

@@ -1,0 +1,100 @@
+"""From a double-double and a bound on its error to the float32 nearest to the truth, or to no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.methods.parts.double_double import DD, UNIT, Array
+from app.methods.parts.slicing import SAFETY
+
+TINY = 60  # entries below 2**-TINY of their column's largest are published as zero
+
+
+class Undecided(ArithmeticError):
+    """The bound does not become small enough to round every entry; nothing may be published."""
+
+
+def round_to_float32(x: DD, error: Array) -> NDArray[np.float32] | None:
+    """Each entry of x (rows, columns) rounded to the nearest float32; None where an entry is undecided.
+
+    `error` bounds the distance to the truth, by column or by entry. An entry below `2**-60` of the power of
+    two at or above its column's largest is 0.
+    """
+    values, decided = decide(x, error)
+    return values if decided.all() else None
+
+
+def round_quotients(x: DD, error: Array, column: Callable[[int], list[Fraction]]) -> NDArray[np.float32]:
+    """As `round_to_float32` for numbers whose columns are known as fractions, which settle what is undecided.
+
+    Quotients of small integers do lie halfway between two float32 numbers; those go to the even one.
+    """
+    values, decided = decide(x, error)
+    for c in np.flatnonzero(~decided.all(axis=0)):
+        exact = column(int(c))
+        line = _power_at_or_above(max(map(abs, exact))) * Fraction(1, 2**TINY)
+        for i in np.flatnonzero(~decided[:, c]):
+            values[i, c] = 0.0 if abs(exact[i]) < line else _half_to_even(exact[i])
+    return values
+
+
+def decide(x: DD, error: Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """As `round_to_float32`, with the entries (rows, columns) that the bound decides."""
+    size = np.abs(x.hi)
+    largest = size.max(axis=0, initial=0.0)
+    reach = np.broadcast_to(error, size.shape).max(axis=0, initial=0.0)
+    slip = 4 * UNIT  # what `lo` and the rounding of these sums may add
+    lowest, highest = _line(largest * (1 - slip) - reach), _line(largest * (1 + slip) + reach)
+    flushed = size * (1 + slip) + error < lowest
+    kept = size * (1 - slip) - error >= highest
+    nearest = _nearest(x)
+    below, above = _boundaries(nearest)
+    # Beside a boundary the first difference is exact, so the second rounds only in its own last place.
+    slack = np.minimum((above - x.hi) - x.lo, (x.hi - below) + x.lo)
+    zero = np.broadcast_to((largest == 0) & (reach == 0), size.shape)
+    decided = zero | flushed | (kept & (slack > error * SAFETY))
+    return np.where(zero | flushed, np.float32(0), nearest), decided
+
+
+def _nearest(x: DD) -> NDArray[np.float32]:
+    """The float32 nearest to `hi + lo`: where `hi` lies halfway between two, `lo` decides."""
+    nearest = x.hi.astype(np.float32)
+    below, above = _boundaries(nearest)
+    up = (x.hi == above) & (x.lo > 0)
+    down = (x.hi == below) & (x.lo < 0)
+    nearest = np.where(up, np.nextafter(nearest, np.float32(np.inf)), nearest)
+    return np.where(down, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def _boundaries(x: NDArray[np.float32]) -> tuple[Array, Array]:
+    """Halfway to the float32 below and to the one above; exact in float64."""
+    middle = x.astype(np.float64)
+    below = np.nextafter(x, np.float32(-np.inf)).astype(np.float64)
+    above = np.nextafter(x, np.float32(np.inf)).astype(np.float64)
+    return (middle + below) / 2, (middle + above) / 2
+
+
+def _line(largest: Array) -> Array:
+    """`2**-60` times the power of two at or above each value; 0 for what is not positive."""
+    fraction, exponent = np.frexp(np.maximum(largest, 0.0))
+    return np.where(largest > 0, np.ldexp(1.0, exponent - (fraction == 0.5) - TINY), 0.0)
+
+
+def _power_at_or_above(value: Fraction) -> Fraction:
+    """The least power of two that is not below a positive number; 0 for 0."""
+    if not value:
+        return value
+    power = Fraction(2) ** (value.numerator.bit_length() - value.denominator.bit_length() - 1)
+    while power < value:
+        power *= 2
+    return power
+
+
+def _half_to_even(value: Fraction) -> np.float32:
+    guess = np.float32(float(value))
+    around = (guess, np.nextafter(guess, np.float32(-np.inf)), np.nextafter(guess, np.float32(np.inf)))
+    return min(around, key=lambda x: (abs(Fraction(float(x)) - value), int(x.view(np.int32)) & 1))
