@@ -88,6 +88,9 @@ class Jobs(Section):
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts of one job, lost workers included.")
     limit_seconds: float = Field(86_400, gt=0, description="How long one attempt of a job may compute.")
     update_queue: Literal["cpu", "gpu"] = Field("cpu", description="Queue of updates; gpu where one works.")
+    memory_bytes: int = Field(
+        8 * GIB, ge=MIB, description="Memory for solving a head; a width that would need more is refused."
+    )
     orphan_seconds: float = Field(
         3_600, gt=0, description="Age at which a file that no row names is removed."
     )

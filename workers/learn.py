@@ -12,13 +12,15 @@ from safetensors.torch import load as parse
 from sqlalchemy import select
 
 from app.methods import networks
-from app.methods.base import Centroid, Context, Outcome, Progress, Snapshot, Split
+from app.methods.base import Centroid, Context, Outcome, Progress, Snapshot, Split, Unfit
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.centroids import add_by_class
 from app.methods.parts.features import BATCH
+from app.methods.parts.learning import sums_of
+from app.methods.parts.statistics import NotTogether, Statistics, TooLarge
 from app.schemas.models import GRID
 from app.service import Service
-from app.services import features, shards, snapshots
+from app.services import features, heads, shards, snapshots
 from app.services.jobs import ClaimedJob
 from app.services.publish import Shared
 from app.services.shards import TRAIN, Block
@@ -27,7 +29,7 @@ from workers.checkpoints import JobCheckpoint
 from workers.measure import Examiner, Measured, examine
 from workers.plan import Plan
 from workers.progress import Reporter
-from workers.rows import Learned, gather
+from workers.rows import Learned, collect, gather
 
 FEATURES_DONE, METHOD_DONE, MEASURED = 0.2, 0.9, 0.97  # shares of the whole job
 
@@ -50,23 +52,29 @@ class Work:
 
 def load_base(work: Work) -> tuple[Snapshot, Mapping[str, Shared]]:
     """The base in memory and how its centroids are stored; without a base the model as it was created."""
-    model, base = work.plan.model, work.plan.base
+    model, base, known = work.plan.model, work.plan.base, work.plan.known
     if base is None:
         empty = Snapshot(
             input=InputSpec.model_validate(model.input),
             grid=GRID.validate_python(model.grid),
             network=NetworkSpec.model_validate(model.network),
             weights=_uploaded(work) if model.weights_id else {},
+            **heads.of_model(model),
         )
         return empty, {}
-    before = snapshots.load(work.service, base.id).snapshot
+    stored = known.stored if known else None
+    own = stored is not None and stored.id == base.id
+    before = snapshots.load(work.service, base.id, statistics=own).snapshot
+    if stored is not None and not own:
+        older = snapshots.load(work.service, stored.id, centroids=False, statistics=True).snapshot
+        before = replace(before, statistics=older.statistics)
     with work.service.db.read() as session:
-        stored = session.execute(
+        rows = session.execute(
             select(ModelClass.name, VersionClass.centroid_id)
             .join(VersionClass, VersionClass.class_id == ModelClass.id)
             .where(VersionClass.version_id == base.id)
         )
-        shared = {name: Shared(id, before.centroids[name]) for name, id in stored if id is not None}
+        shared = {name: Shared(id, before.centroids[name]) for name, id in rows if id is not None}
     return before, shared
 
 
@@ -83,6 +91,7 @@ class Made:
 
     outcome: Outcome
     learned: Learned
+    selected: Mapping[UUID, int]  # rows that parameters were chosen on, by dataset
     measured: Measured
     shards: Sequence[Shard]
 
@@ -93,8 +102,12 @@ def learn(work: Work, before: Snapshot) -> Made:
     if plan.feature_map_id is not None:
         _ensure_features(work, before, plan.feature_map_id)
     learned = gather(work.service, plan)
+    data = {Split.NEW: learned.rows}
+    chosen = collect(work.service, plan, [plan.select]) if plan.select else None
+    if chosen:
+        data[Split.SELECT] = chosen.rows
     work.report(FEATURES_DONE, plan.method.name, "")
-    outcome = plan.method.run(before, {Split.NEW: learned.rows}, plan.params, _context(work))
+    outcome = plan.method.run(_with_lacking(work, before), data, plan.params, _context(work))
     examiner = Examiner(outcome.after, plan)
     made: list[Shard] = []
     tell = _counter(work, _eval_rows(work), METHOD_DONE, MEASURED, "measuring")
@@ -102,7 +115,24 @@ def learn(work: Work, before: Snapshot) -> Made:
         examine(work.service, plan, examiner, tell)
     else:
         outcome, made = _new_features(work, outcome, examiner)
-    return Made(outcome, learned, examiner.result(frozenset(before.classes)), made)
+    selected = chosen.counts if chosen else {}
+    return Made(outcome, learned, selected, examiner.result(frozenset(before.classes)), made)
+
+
+def _with_lacking(work: Work, before: Snapshot) -> Snapshot:
+    """The base with statistics of all that it learned: rows that the stored ones lack are added to them."""
+    if not work.plan.lacking:
+        return before
+    rows = collect(work.service, work.plan, work.plan.lacking).rows
+    found = sums_of(before, rows, _context(work), 2 * len(rows.labels) + 1).statistics
+    return replace(before, statistics=_together(before.statistics, found))
+
+
+def _together(stored: Statistics | None, found: Statistics) -> Statistics:
+    try:
+        return found if stored is None else stored.merge(found)
+    except (TooLarge, NotTogether) as error:
+        raise Unfit(f"{error}", "/base") from None
 
 
 def _ensure_features(work: Work, before: Snapshot, feature_map_id: UUID) -> None:
@@ -171,7 +201,13 @@ def _context(work: Work) -> Context:
         ledger_sequence=plan.ledger_sequence,
         left_out={id.hex: sorted(positions) for id, positions in plan.left_out.items()},
     )
-    return Context(device=work.device, seed=plan.request["seed"], on_progress=tell, checkpoint=checkpoint)
+    return Context(
+        device=work.device,
+        seed=plan.request["seed"],
+        memory=work.service.settings.jobs.memory_bytes,
+        on_progress=tell,
+        checkpoint=checkpoint,
+    )
 
 
 def _counter(work: Work, total: int, low: float, high: float, phase: str) -> Callable[[int], None]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.methods.base import Snapshot
 from app.methods.parts import metrics
-from app.methods.parts.scoring import Scorer, top_k
+from app.methods.parts.scoring import scorer_of, top_k
 from app.service import Service
 from app.services import shards
 from app.services.shards import EVAL, Block
@@ -36,10 +36,10 @@ class Examiner:
         assert after.head is not None
         self._after = after
         self._plan = plan
-        self._scorer = Scorer(after.head, after.grid)
+        self._scorer = scorer_of(after)
         self._uses: Mapping[UUID, Use] = {use.dataset_id: use for use in plan.evaluate}
-        self._truth: list[NDArray[np.int64]] = []
-        self._guess: list[NDArray[np.int64]] = []
+        self._truth: list[NDArray[Any]] = []  # indices of classes, or targets
+        self._guess: list[NDArray[Any]] = []
         self._rows: dict[UUID, int] = {}
 
     def see(self, dataset_id: UUID, block: Block) -> None:
@@ -47,20 +47,30 @@ class Examiner:
         use = self._uses.get(dataset_id)
         if use is None:
             return
-        wanted = use.keeps(block.positions) & (block.labels >= 0)
+        wanted = use.keeps(block.positions) & block.says(targets=self._plan.regression)
         if not use.every_split:
             wanted &= block.split == EVAL
         chosen = block.pick(wanted)
         if not len(chosen):
             return
         self._rows[dataset_id] = self._rows.get(dataset_id, 0) + len(chosen)
-        self._truth.append(shards.label_index(chosen.names, self._after.classes)[chosen.labels])
+        self._truth.append(self._true(chosen))
         for at in range(0, len(chosen), CHUNK):
-            best, _ = top_k(self._scorer(chosen.x[at : at + CHUNK]), 1)
-            self._guess.append(best[:, 0])
+            scores = self._scorer(chosen.x[at : at + CHUNK])
+            self._guess.append(scores[:, 0] if self._plan.regression else top_k(scores, 1)[0][:, 0])
+
+    def _true(self, chosen: Block) -> NDArray[Any]:
+        if self._plan.regression:
+            assert chosen.targets is not None
+            return chosen.targets
+        labels: NDArray[np.int64] = shards.label_index(chosen.names, self._after.classes)[chosen.labels]
+        return labels
 
     def result(self, known_before: frozenset[str]) -> Measured:
         """All metrics; null where no row says anything."""
+        if self._plan.regression:
+            values = [np.concatenate([*part, np.empty(0)]) for part in (self._truth, self._guess)]
+            return Measured(metrics.measure_values(*values), self._rows)
         none = [np.empty(0, np.int64)]
         found = metrics.measure(
             np.concatenate(self._truth or none),

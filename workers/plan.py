@@ -13,9 +13,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import methods
-from app.methods.base import Method, Params
+from app.methods.base import Method, Params, Task
 from app.service import Service
-from app.services import features, ledger, models, updates
+from app.services import coverage, features, ledger, models, updates
+from app.services.coverage import Coverage, Missing
 from app.services.jobs import ClaimedJob
 from app.services.publish import Edge
 from app.tables import Dataset, Model, Version, VersionDataset
@@ -29,6 +30,11 @@ class Use:
     without: frozenset[int]
     only: frozenset[int] | None = None
     every_split: bool = False  # of a named evaluation dataset
+
+    @classmethod
+    def of(cls, missing: Missing) -> Use:
+        """Rows that an ancestor learned."""
+        return cls(missing.dataset_id, missing.left_out, missing.only)
 
     def keeps(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(rows,) whether each position counts."""
@@ -50,6 +56,8 @@ class Plan:
     feature_map_id: UUID | None  # None: the method trains one
     train: tuple[Use, ...]
     evaluate: tuple[Use, ...]
+    select: Use | None  # rows that the method chooses parameters on
+    known: Coverage | None  # of what the base learned, where the method reads statistics
     left_out: Mapping[UUID, frozenset[int]]
     ledger_sequence: int
     base_edges: tuple[VersionDataset, ...]
@@ -59,7 +67,16 @@ class Plan:
     @property
     def datasets(self) -> tuple[UUID, ...]:
         """Every dataset whose rows are read."""
-        return tuple(dict.fromkeys(use.dataset_id for use in (*self.train, *self.evaluate)))
+        return tuple(dict.fromkeys(use.dataset_id for use in (*self.train, *self.evaluate, *self.lacking)))
+
+    @property
+    def lacking(self) -> tuple[Use, ...]:
+        """Rows that the base learned and the stored statistics lack."""
+        return tuple(map(Use.of, self.known.missing)) if self.known else ()
+
+    @property
+    def regression(self) -> bool:
+        return self.model.task == Task.REGRESSION
 
 
 def make(service: Service, claimed: ClaimedJob) -> Plan:
@@ -70,11 +87,13 @@ def make(service: Service, claimed: ClaimedJob) -> Plan:
     with service.db.begin() as session:
         model = models.get(session, claimed.tenant_id, claimed.model_id)
         ground = updates.survey(session, model, dict(request))
-        updates.check(session, ground, method, dict(request), service.settings.limits.classes)
+        updates.check(session, ground, method, dict(request), service.settings)
         base = ground.base
         edges = _edges(session, base)
         own = [row.id for row in ground.datasets]
-        measured = [ground.evaluation.id] if ground.evaluation else _with_eval_rows(session, own, edges)
+        named = ground.evaluation
+        measured = [named.id] if named else _with_eval_rows(session, model, own, edges)
+        known = coverage.of(session, base) if method.statistics and base else None
         gone = ledger.unusable(session, {*own, *measured})
         learned = {edge.dataset_id: frozenset(edge.left_out) for edge in edges if edge.role == "train"}
         return Plan(
@@ -85,20 +104,24 @@ def make(service: Service, claimed: ClaimedJob) -> Plan:
             request=request,
             feature_map_id=None if method.trains_network else features.map_of(session, model, base),
             train=tuple(Use(id, gone[id], learned.get(id)) for id in own),
-            evaluate=tuple(Use(id, gone[id], every_split=ground.evaluation is not None) for id in measured),
+            evaluate=tuple(Use(id, gone[id], every_split=named is not None) for id in measured),
+            select=_selected(method, dict(request), named, gone),
+            known=known,
             left_out=gone,
             ledger_sequence=ledger.sequence(session),
             base_edges=edges,
-            sizes=_sizes(session, gone),
+            sizes=_sizes(session, [*gone, *(rows.dataset_id for rows in (known.missing if known else ()))]),
             earlier=_earlier(session, base),
         )
 
 
-def edges(plan: Plan, learned: Mapping[UUID, int], measured: Mapping[UUID, int]) -> list[Edge]:
+def edges(
+    plan: Plan, learned: Mapping[UUID, int], measured: Mapping[UUID, int], selected: Mapping[UUID, int]
+) -> list[Edge]:
     """The lineage of the new version: what it used itself, and what its base had used."""
     before = {(edge.dataset_id, edge.role): edge for edge in plan.base_edges}
     found: dict[tuple[UUID, str], Edge] = {}
-    for role, counts in (("train", learned), ("evaluate", measured)):
+    for role, counts in (("train", learned), ("evaluate", measured), ("select", selected)):
         for id, rows in counts.items():
             old = before.get((id, role))
             left_out = plan.left_out[id]
@@ -110,6 +133,17 @@ def edges(plan: Plan, learned: Mapping[UUID, int], measured: Mapping[UUID, int])
         if key not in found:
             found[key] = Edge(old.dataset_id, old.role, old.rows, tuple(old.left_out), inherited=True)
     return list(found.values())
+
+
+def _selected(
+    method: Method[Any],
+    request: dict[str, Any],
+    evaluation: Dataset | None,
+    gone: Mapping[UUID, frozenset[int]],
+) -> Use | None:
+    if evaluation is None or not updates.selects(method, request):
+        return None
+    return Use(evaluation.id, gone[evaluation.id], every_split=True)
 
 
 def _params(method: Method[Any], given: Mapping[str, Any], halve_batch: bool) -> Params:
@@ -127,12 +161,15 @@ def _edges(session: Session, base: Version | None) -> tuple[VersionDataset, ...]
     return tuple(session.scalars(select(VersionDataset).where(VersionDataset.version_id == base.id)))
 
 
-def _with_eval_rows(session: Session, own: Iterable[UUID], edges: Iterable[VersionDataset]) -> list[UUID]:
+def _with_eval_rows(
+    session: Session, model: Model, own: Iterable[UUID], edges: Iterable[VersionDataset]
+) -> list[UUID]:
     """Datasets of this update and its ancestry that have rows of split eval, by id."""
     wanted = {*own, *(edge.dataset_id for edge in edges if edge.role == "train")}
+    truth = Dataset.has_targets if model.task == Task.REGRESSION else Dataset.has_labels
     rows = session.scalars(
         select(Dataset.id).where(
-            Dataset.id.in_(wanted), Dataset.eval_rows > 0, Dataset.has_labels, Dataset.deleted_at.is_(None)
+            Dataset.id.in_(wanted), Dataset.eval_rows > 0, truth, Dataset.deleted_at.is_(None)
         )
     )
     return sorted(rows)

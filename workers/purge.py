@@ -1,11 +1,12 @@
-"""One purge job: destroys what a deleted dataset or model stored. Every step may be repeated."""
+"""One purge job: destroys what a deleted dataset or model, or retired versions, stored. Every step may be
+repeated."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 from app.service import Service
-from app.services import audit, jobs, purges
+from app.services import audit, jobs, purges, retention
 from app.services.jobs import ClaimedJob
 from workers.progress import Reporter
 
@@ -19,6 +20,9 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
     if "dataset" in claimed.request:
         kind, id = "dataset", UUID(hex=claimed.request["dataset"])
         result = {"shards": purges.purge_dataset(service, id, tell)}
+    elif "retired" in claimed.request:
+        kind, id = "versions", UUID(hex=claimed.request["retired"])
+        result = {"versions": retention.purge_retired(service, id, tell)}
     else:
         kind, id = "model", UUID(hex=claimed.request["model"])
         result = {"versions": purges.purge_model(service, id, tell)}
@@ -29,5 +33,5 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
             tenant_id=claimed.tenant_id,
             actor=claimed.actor,
             action=f"{kind}.purged",
-            resources={kind: id, "job": claimed.id},
+            resources={"model" if kind == "versions" else kind: id, "job": claimed.id},
         )

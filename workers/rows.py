@@ -1,8 +1,8 @@
-"""The rows that an update learns from, as a method reads them."""
+"""Rows of a plan, as a method reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -16,51 +16,64 @@ from app.service import Service
 from app.services import shards
 from app.services.classes import byte_order
 from app.services.shards import TRAIN, Block
-from workers.plan import Plan
+from workers.plan import Plan, Use
 
 KEPT_BYTES = 512 << 20  # rows up to this size are opened once and kept while the method runs
 
 
 @dataclass(frozen=True)
 class Learned:
-    """The rows of split `new`, and how many each dataset gave."""
+    """Rows, and how many each dataset gave."""
 
     rows: Rows
     counts: Mapping[UUID, int]
 
 
 def gather(service: Service, plan: Plan) -> Learned:
-    """Find the labelled train rows of the plan, without those left out; their blocks are read when asked."""
+    """The train rows of the plan, without those left out; none where another head is made of known rows."""
+    found = collect(service, plan, plan.train)
+    _check(plan, found.counts)
+    return found
+
+
+def collect(service: Service, plan: Plan, uses: Sequence[Use]) -> Learned:
+    """Find the rows that have a label, or for a regression a target; their blocks are read when asked."""
     counts: dict[UUID, int] = {}
     parts: list[tuple[tuple[str, ...], NDArray[np.int32]]] = []
+    targets: list[NDArray[np.float64]] = []
     kept: list[NDArray[Any]] | None = []
     size = 0
-    for dataset_id, block in _blocks(service, plan):
+    for dataset_id, block in _blocks(service, plan, uses):
         counts[dataset_id] = counts.get(dataset_id, 0) + len(block)
         parts.append((block.names, block.labels))
+        if block.targets is not None:
+            targets.append(block.targets)
         size += block.x.nbytes
         kept = [*kept, block.x] if kept is not None and size <= KEPT_BYTES else None
-    _check(plan, counts)
-    classes = byte_order(names[i] for names, labels in parts for i in np.unique(labels))
-    labels = np.concatenate([shards.label_index(names, classes)[index] for names, index in parts])
 
     def again() -> Iterator[NDArray[Any]]:
-        for _, block in _blocks(service, plan):
+        for _, block in _blocks(service, plan, uses):
             yield block.x
 
     known = kept
     blocks = again if known is None else lambda: iter(known)
-    return Learned(Rows(classes, labels, blocks), counts)
+    if plan.regression:
+        values = np.concatenate([*targets, np.empty(0)])
+        return Learned(Rows(("",), np.zeros(len(values), np.int64), blocks, values), counts)
+    classes = byte_order(names[i] for names, labels in parts for i in np.unique(labels))
+    indices = [shards.label_index(names, classes)[index] for names, index in parts]
+    return Learned(Rows(classes, np.concatenate([*indices, np.empty(0, np.int64)]), blocks), counts)
 
 
-def _blocks(service: Service, plan: Plan) -> Iterator[tuple[UUID, Block]]:
-    """Every train row of the plan, dataset by dataset, in the order of positions."""
+def _blocks(service: Service, plan: Plan, uses: Sequence[Use]) -> Iterator[tuple[UUID, Block]]:
+    """Every row that the uses keep, dataset by dataset, in the order of positions."""
     feature_map = plan.feature_map_id if plan.method.reads is Reads.FEATURES else None
-    for use in plan.train:
+    for use in uses:
+        split = None if use.every_split else TRAIN
         for block in shards.read(
-            service, use.dataset_id, feature_map, split=TRAIN, leave_out=sorted(use.without)
+            service, use.dataset_id, feature_map, split=split, leave_out=sorted(use.without)
         ):
-            chosen = block.pick(use.keeps(block.positions) & (block.labels >= 0))
+            chosen = block.pick(use.keeps(block.positions) & block.says(targets=plan.regression))
             if len(chosen):
                 yield use.dataset_id, chosen
 

@@ -12,7 +12,7 @@ from app import ids
 from app.errors import AppError, ValidationFailed
 from app.methods.base import Unfit
 from app.service import Service
-from app.services import features, jobs, models, policy_outcomes, publish, shards, snapshots
+from app.services import features, jobs, models, policy_outcomes, publish, retention, shards, snapshots
 from app.services.jobs import ClaimedJob, LeaseLost, Stopped
 from app.services.publish import Draft, Shared
 from app.vault import new_key
@@ -37,7 +37,7 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
     try:
         _publish(work, draft, frozenset(before.classes))
     except (AppError, LeaseLost, Stopped, Superseded):  # raised before the commit: no row names the bytes
-        service.vault.destroy(draft.key_id, draft.saved.file_id)
+        service.vault.destroy(draft.key_id, *draft.saved.files)
         shards.discard(service, made.shards)
         raise
 
@@ -64,7 +64,7 @@ def _save(work: Work, made: Made, shared: Mapping[str, Shared], seconds: float) 
         feature_map_id=plan.feature_map_id,
         feature_source=features.trained_source(version_id),
         ledger_sequence=plan.ledger_sequence,
-        edges=plans.edges(plan, made.learned.counts, made.measured.rows),
+        edges=plans.edges(plan, made.learned.counts, made.measured.rows, made.selected),
         left_out=plan.left_out,
         shards=made.shards,
         base_centroids=shared,
@@ -82,9 +82,13 @@ def _publish(work: Work, draft: Draft, known_before: frozenset[str]) -> None:
         model = models.get(session, claimed.tenant_id, draft.model_id, lock=True)
         if not publish.still_holds(session, draft):
             raise Superseded("Rows that the job used were restricted or erased meanwhile.")
-        version = publish.insert(work.service, session, model, draft, f"job:{claimed.id.hex}")
+        actor = f"job:{claimed.id.hex}"
+        version = publish.insert(work.service, session, model, draft, actor)
         promotion = policy_outcomes.promote(session, claimed, model, version, known_before)
+        purge = retention.retire(session, model, actor=actor)
         jobs.finish(session, claimed, _result(work, draft, version.number, promotion, known_before))
+    if purge is not None:
+        work.service.bell.ring(purge.id, purge.queue)
 
 
 def _result(

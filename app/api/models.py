@@ -107,7 +107,8 @@ def change(
     response: Response,
     if_match: IfMatch = None,
 ) -> ModelRead:
-    """Change evaluation, gates, update policy or the least rows of a centroid; what is left out stays."""
+    """Change evaluation, gates, update policy, the least rows of a centroid or how many versions are kept;
+    what is left out stays."""
     changed = models.change(service, caller, model, body, reading(if_match))
     response.headers["ETag"] = etag(changed.revision)
     return changed

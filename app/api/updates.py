@@ -21,6 +21,7 @@ from app.errors import (
     TooFewSamples,
     UnsupportedTask,
     ValidationFailed,
+    VersionNotReady,
     VersionTainted,
 )
 from app.ids import ModelId
@@ -45,6 +46,7 @@ router = APIRouter(prefix="/models/{model}/updates", tags=["updates"])
         AlreadyUsed,
         MissingData,
         VersionTainted,
+        VersionNotReady,
         AliasProtected,
         DimensionMismatch,
         TooFewSamples,
@@ -62,6 +64,6 @@ async def create(
     once: OnceDep,
     wait: PreferWait,
 ) -> Response:
-    """Teach a model new classes, or more of known ones: a job makes the next version."""
+    """Teach a model new rows, or make another head of what it knows: a job makes the next version."""
     job = await to_thread.run_sync(updates.submit, service, caller, model, body, once)
     return await accepted(service, memory, feed, caller.tenant_id, job, wait)

@@ -11,7 +11,7 @@ from app.api.deps import MemoryDep, Reader, ServiceDep
 from app.api.etags import Rendered, answer, body_tag
 from app.api.paging import PageOf, PagingDep
 from app.api.problems import problems
-from app.errors import ArtifactCorrupt, NotFound, Purged
+from app.errors import ArtifactCorrupt, NotFound, Purged, VersionNotReady
 from app.ids import ModelId
 from app.schemas.versions import CentroidList, LineageRead, VersionRead, VersionSummary
 from app.services import centroids, versions
@@ -61,7 +61,7 @@ def lineage(model: ModelId, number: Number, caller: Reader, service: ServiceDep)
     "/{number}/centroids",
     operation_id="versions_centroids",
     responses={
-        **problems(NotFound, Purged, ArtifactCorrupt),
+        **problems(NotFound, Purged, VersionNotReady, ArtifactCorrupt),
         200: {"content": {NPZ: {"schema": {"type": "string", "format": "binary"}}}},
     },
     response_model=CentroidList,

@@ -74,6 +74,19 @@ def create(
     grid_exponent: Annotated[
         int | None, typer.Option(help="Features are integers times 2**exponent; without it, normalised.")
     ] = None,
+    target_exponent: Annotated[
+        int | None, typer.Option(help="Of a regression: targets are integers times 2**exponent.")
+    ] = None,
+    expansion_width: Annotated[
+        int | None, typer.Option(min=1, help="Width of a random expansion for closed-form heads.")
+    ] = None,
+    expansion_seed: Annotated[int, typer.Option(min=0, help="Seed of that expansion.")] = 0,
+    ridge: Annotated[
+        str | None, typer.Option(help="Of closed-form heads: k of a ridge of 2**k (default -4), or gcv.")
+    ] = None,
+    keep_versions: Annotated[
+        int | None, typer.Option(min=1, help="How many of the newest versions stay usable (default 5).")
+    ] = None,
     evaluation: Annotated[
         str | None, typer.Option(help="Id of a dataset to evaluate every version on.")
     ] = None,
@@ -94,11 +107,19 @@ def create(
     spec: dict[str, Any] = {"kind": kind.value, "shape": shape_of(shape)} if shape else {}
     if grid_exponent is not None:
         spec["grid"] = {"exponent": grid_exponent}
+    if target_exponent is not None:
+        spec["target"] = {"exponent": target_exponent}
     body: dict[str, Any] = {"name": name, "task": task, **more}
     if spec:
         body["input"] = {**more.get("input", {}), **spec}
     chosen = {"name": network, "params": pairs(network_param or []), "weights": weights}
     body.setdefault("network", {key: value for key, value in chosen.items() if value})
+    if expansion_width is not None:
+        body["expansion"] = {"width": expansion_width, "seed": expansion_seed}
+    if ridge is not None:
+        body["ridge"] = ridge if ridge == "gcv" else {"k": value_of(ridge)}
+    if keep_versions is not None:
+        body["keep_versions"] = keep_versions
     if gate:
         body["gates"] = pairs(gate)
     if evaluation:

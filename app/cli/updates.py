@@ -51,8 +51,9 @@ def create(
     ctx: typer.Context,
     model: Model,
     dataset: Annotated[
-        list[str], typer.Option(help="Name or id of a dataset with the new rows; repeatable.")
-    ],
+        list[str] | None,
+        typer.Option(help="Name or id of a dataset with the new rows; repeatable. None: another head."),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="Name of the method; `palimpsest methods` lists them.")
     ] = "fetril",
@@ -80,7 +81,7 @@ def create(
         params = parameters(catalogue(api), method, ctx.args)
         job = api.update(
             model_id(api, model),
-            [dataset_id(api, one) for one in dataset],
+            [dataset_id(api, one) for one in dataset or []],
             method,
             params,
             key=idempotency_key,

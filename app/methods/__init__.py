@@ -16,10 +16,10 @@ from app.methods.incremental import (
     teen,
 )
 
-ALL: tuple[Method[Any], ...] = (supervised.METHOD, fetril.METHOD, ncm.METHOD)
-
-# They need what the service does not hand out yet: statistics of a version, rows to choose parameters on.
-NOT_YET_SERVED: tuple[Method[Any], ...] = (
+ALL: tuple[Method[Any], ...] = (
+    supervised.METHOD,
+    fetril.METHOD,
+    ncm.METHOD,
     analytic.METHOD,
     lda.METHOD,
     naive_bayes.METHOD,

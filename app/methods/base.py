@@ -193,5 +193,6 @@ class Method(Generic[P]):
     summary: str  # one sentence that users see
     source: str  # the paper
     trains_network: bool = False  # otherwise the network is frozen and the feature map stays
+    remakes_head: bool = False  # without new rows, from the centroids of the parent
     statistics: bool = False  # reads and keeps the statistics; rows are added to those of the parent
     may_use: frozenset[Split] = frozenset()  # what it takes besides `needs` where there is some

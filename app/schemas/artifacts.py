@@ -9,6 +9,7 @@ from pydantic import Field
 
 from app.ids import ClassId, ModelId, VersionId
 from app.methods.networks.spec import InputSpec, NetworkSpec
+from app.methods.parts.expansion import Expansion
 from app.methods.parts.grid import Grid
 from app.schemas.base import Answer, Body, Name
 
@@ -46,9 +47,11 @@ class Artifact(Answer):
     input: InputSpec
     grid: Grid
     network: NetworkSpec
-    expansion: None = None
+    expansion: Expansion | None = Field(description="What the head reads instead of the features.")
     head: ArtifactHead
-    classes: list[ArtifactClass] = Field(description="In the order of the head's rows.")
+    classes: list[ArtifactClass] = Field(
+        description="In the order of the head's rows; a regression has none."
+    )
     method: ArtifactMethod
     digests: dict[str, str]
 

@@ -113,7 +113,7 @@ class JobRead(Answer):
     def of(cls, job: Job, blocked_by: Sequence[UUID] = ()) -> JobRead:
         """A row as clients see it; `blocked_by` is derived by whoever read the row."""
         name = ids.encode("job", job.id)
-        prefix = RESOURCES.get(job.kind)
+        prefix = RESOURCES.get(job.kind) if job.resource_id != job.model_id else None
         return cls(
             id=job.id,
             kind=job.kind,

@@ -10,12 +10,15 @@ from pydantic import Field, TypeAdapter
 from app.ids import ClassId, DatasetId, ModelId, UploadId
 from app.methods.base import Task
 from app.methods.networks.spec import InputSpec, NetworkSpec
+from app.methods.parts.expansion import Expansion
 from app.methods.parts.grid import Grid
+from app.methods.parts.model_settings import FixedRidge, Ridge, TargetGrid
 from app.schemas.base import Answer, Body, Name
 from app.schemas.policies import UpdatePolicy, UpdatePolicyRead
 from app.tables import Model
 
 GRID: TypeAdapter[Grid] = TypeAdapter(Grid)
+RIDGE: TypeAdapter[Ridge] = TypeAdapter(Ridge)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -25,6 +28,9 @@ class ModelInput(InputSpec):
     grid: Grid = Field(
         "normalised",
         description="normalised: rows of length one; {exponent}: integers times 2**exponent.",
+    )
+    target: TargetGrid | None = Field(
+        None, description="The grid of the targets: of a model of task regression, which needs it."
     )
 
 
@@ -52,6 +58,13 @@ class ModelChange(Body):
     min_centroid_rows: int = Field(
         5, ge=1, le=1_000_000, description="Classes of fewer rows show no centroid, except to scope admin."
     )
+    keep_versions: int = Field(
+        5,
+        ge=1,
+        le=1_000,
+        description="Newest versions that stay usable, beside those that an alias names; older ones are "
+        "retired when a version is published, and what they stored is destroyed.",
+    )
     update_policy: UpdatePolicy | None = Field(
         None, description="When and how the model learns datasets that are sent for it by themselves."
     )
@@ -64,6 +77,15 @@ class ModelCreate(ModelChange):
     task: Task
     input: ModelInput
     network: ModelNetwork = Field(default_factory=lambda: ModelNetwork(name="identity"))
+    expansion: Expansion | None = Field(
+        None,
+        description="Random expansion of the features that closed-form heads read (`docs/exact-heads.md`); "
+        "never changed.",
+    )
+    ridge: Ridge = Field(
+        default_factory=FixedRidge,
+        description="Of closed-form heads: {k}, or gcv to choose k again for every version; never changed.",
+    )
 
 
 class ModelRead(Answer):
@@ -74,9 +96,12 @@ class ModelRead(Answer):
     task: str
     input: ModelInput
     network: ModelNetwork
+    expansion: Expansion | None
+    ridge: Ridge
     evaluation: DatasetId | None
     gates: Gates
     min_centroid_rows: int
+    keep_versions: int
     update_policy: UpdatePolicyRead | None
     revision: int
     created_at: datetime
@@ -87,11 +112,14 @@ class ModelRead(Answer):
             id=row.id,
             name=row.name,
             task=row.task,
-            input=ModelInput(**row.input, grid=GRID.validate_python(row.grid)),
+            input=ModelInput(**row.input, grid=GRID.validate_python(row.grid), target=row.target),
             network=ModelNetwork(**row.network, weights=row.weights_id),
+            expansion=row.expansion,
+            ridge=RIDGE.validate_python(row.ridge),
             evaluation=row.evaluation_id,
             gates=Gates(**row.gates),
             min_centroid_rows=row.min_centroid_rows,
+            keep_versions=row.keep_versions,
             update_policy=_policy(row),
             revision=row.revision,
             created_at=row.created_at,

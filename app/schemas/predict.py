@@ -53,6 +53,12 @@ class Prediction(ClassScore):
     )
 
 
+class Value(Answer):
+    """What a regression predicts for one row."""
+
+    value: float = Field(description="In the unit of the targets.")
+
+
 class PredictRead(Answer):
     """The predictions, and which version made them."""
 
@@ -63,4 +69,4 @@ class PredictRead(Answer):
         description="The version that the alias names, where it is damaged and another one answered."
     )
     class_map_digest: str
-    predictions: list[Prediction] = Field(description="One for each row, in order.")
+    predictions: list[Prediction | Value] = Field(description="One for each row, in order.")

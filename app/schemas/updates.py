@@ -29,10 +29,12 @@ else:
 
 
 class UpdateCreate(Body):
-    """Teach a model: datasets with labelled rows, and the method that learns them."""
+    """Teach a model: datasets with labelled rows, or rows with targets, and the method that learns them."""
 
     datasets: list[DatasetId] = Field(
-        min_length=1, max_length=100, description="Whose train rows are learned."
+        max_length=100,
+        description="Whose train rows are learned. None: another head is made from what the base knows, by a "
+        "method that needs no rows for it.",
     )
     method: UpdateMethod
     base: int | None = Field(

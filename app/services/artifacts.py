@@ -102,6 +102,7 @@ def _describe(model: Model, version: Version, loaded: Loaded) -> Artifact:
         input=snapshot.input,
         grid=snapshot.grid,
         network=NetworkSpec.model_validate(model.network),
+        expansion=snapshot.expansion if snapshot.head.expanded else None,
         head=ArtifactHead(normalise=snapshot.head.normalise),
         classes=[ArtifactClass(id=id, name=name) for id, name in named],
         method=ArtifactMethod(name=version.method, params=version.params),

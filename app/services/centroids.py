@@ -28,7 +28,7 @@ def of_version(
     """The centroids of a version as float32 means, in the order of its classes."""
     with service.db.read() as session:
         model = models.get(session, tenant_id, model_id)
-        return _read(service, session, model, versions.by_number(session, model, number), show_all)
+        return _read(service, session, model, versions.usable(session, model, number), show_all)
 
 
 def _read(service: Service, session: Session, model: Model, version: Version, show_all: bool) -> CentroidList:

@@ -25,15 +25,16 @@ from app.errors import (
     InvalidRequest,
     NonFinite,
     UnsafeFormat,
+    UnsupportedTask,
     ValidationFailed,
 )
-from app.methods.base import Head, Snapshot
+from app.methods.base import Head, Snapshot, Task
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.grid import LIMIT, unit
 from app.schemas.artifacts import HeadSpec
 from app.schemas.versions import VersionRead
 from app.service import Caller, Service
-from app.services import classes, features, ledger, models, publish, snapshots, versions
+from app.services import classes, features, heads, ledger, models, publish, snapshots, versions
 from app.services.idempotency import Once, Replay
 from app.services.publish import Draft
 from app.services.snapshots import GRID
@@ -86,7 +87,7 @@ def import_head(
                     resource_id=version.id,
                 )
     except (AppError, Replay):  # before the commit: no row names the bytes
-        service.vault.destroy(key_id, saved.file_id)
+        service.vault.destroy(key_id, *saved.files)
         raise
     return answer
 
@@ -138,6 +139,8 @@ def _tensors(raw: bytes) -> Mapping[str, torch.Tensor]:
 
 
 def _check_model(model: Model) -> None:
+    if model.task != Task.CLASSIFICATION:
+        raise UnsupportedTask(f"a head is imported into a classifier; the model's task is {model.task}")
     if features.frozen_source(model) is None:
         raise ValidationFailed(
             "a head needs features: the model's network is `identity` or has weights of an upload",
@@ -181,6 +184,7 @@ def _snapshot(
         network=NetworkSpec.model_validate(model.network),
         classes=tuple(names[i] for i in order),
         head=Head(weight[order].contiguous(), bias[order].contiguous(), spec.normalise),
+        **heads.of_model(model),
     )
 
 

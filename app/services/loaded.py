@@ -17,7 +17,7 @@ from app import ids
 from app.methods import networks
 from app.methods.base import Snapshot
 from app.methods.parts.grid import Grid
-from app.methods.parts.scoring import Scorer
+from app.methods.parts.scoring import Scorer, scorer_of
 from app.service import Service
 from app.services import snapshots
 
@@ -38,6 +38,7 @@ class Ready:
     class_map_digest: str
     rows_per_step: int  # fixed, so that the same request is cut the same way every time
     size: int  # bytes
+    regression: bool = False  # one value a row, and no classes
 
 
 def read(service: Service, version_id: UUID) -> Ready:
@@ -46,7 +47,7 @@ def read(service: Service, version_id: UUID) -> Ready:
     snapshot = loaded.snapshot
     assert snapshot.head is not None
     network = networks.load(snapshot.network, snapshot.input, snapshot.weights)
-    scorer = Scorer(snapshot.head, snapshot.grid)
+    scorer = scorer_of(snapshot)
     tensors = [*network.parameters(), *network.buffers()]
     return Ready(
         network=network,
@@ -56,9 +57,11 @@ def read(service: Service, version_id: UUID) -> Ready:
         class_ids=loaded.class_ids,
         class_names=tuple(ids.encode("cls", id) for id in loaded.class_ids),
         class_map_digest=loaded.class_map_digest,
+        regression=snapshot.target is not None,
         rows_per_step=_rows_per_step(network, snapshot),
         size=sum(t.numel() * t.element_size() for t in tensors)
         + scorer.weight.nbytes
+        + 4 * _expansion_cost(snapshot)
         + 256 * len(snapshot.classes),
     )
 
@@ -138,7 +141,7 @@ class Cache:
 def _rows_per_step(network: nn.Module, snapshot: Snapshot) -> int:
     """How many rows fit in one step, from the multiplications that one row costs."""
     assert snapshot.head is not None
-    cost = 2 * snapshot.head.weight.numel() + prod(snapshot.input.shape)
+    cost = 2 * snapshot.head.weight.numel() + prod(snapshot.input.shape) + _expansion_cost(snapshot)
 
     def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
         nonlocal cost
@@ -152,3 +155,10 @@ def _rows_per_step(network: nn.Module, snapshot: Snapshot) -> int:
     for hook in hooks:
         hook.remove()
     return max(1, min(MOST_ROWS, STEP // cost))
+
+
+def _expansion_cost(snapshot: Snapshot) -> int:
+    """Entries of the projection that an expanded head puts features through."""
+    if snapshot.head is None or not snapshot.head.expanded:
+        return 0
+    return networks.width(snapshot.network, snapshot.input) * int(snapshot.head.weight.shape[1])

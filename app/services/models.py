@@ -26,7 +26,7 @@ from app.methods.networks import BadNetwork
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.schemas.models import Gates, ModelChange, ModelCreate, ModelRead
 from app.service import Caller, Service
-from app.services import audit, jobs, policy_settings
+from app.services import audit, heads, jobs, policy_settings
 from app.services.paging import Page, Place, Window, window
 from app.tables import Alias, AliasMove, Dataset, Job, Model, Upload
 
@@ -72,6 +72,7 @@ def create(service: Service, caller: Caller, body: ModelCreate, once: Once | Non
     _check_task(body.task)
     tensors = _weights(service, caller, body.network.weights) if body.network.weights else None
     _check_network(body, tensors)
+    heads.check(body, service.settings.jobs.memory_bytes)
     with service.db.begin() as session:
         if once:
             once.begin(session)
@@ -83,13 +84,15 @@ def create(service: Service, caller: Caller, body: ModelCreate, once: Once | Non
             created_at=clock(session),
             name=body.name,
             task=body.task.value,
-            input=body.input.model_dump(mode="json", exclude={"grid"}),
+            input=body.input.model_dump(mode="json", exclude={"grid", "target"}),
             grid=body.input.model_dump(mode="json")["grid"],
             network={"name": body.network.name, "params": dict(body.network.params)},
+            **heads.columns(body),
             weights_id=body.network.weights,
             evaluation_id=body.evaluation,
             gates=body.gates.model_dump(),
             min_centroid_rows=body.min_centroid_rows,
+            keep_versions=body.keep_versions,
             deleted_at=None,
             revision=1,
         )
@@ -129,6 +132,8 @@ def change(service: Service, caller: Caller, model_id: UUID, body: ModelChange, 
             row.gates = body.gates.model_dump()
         if "min_centroid_rows" in given:
             row.min_centroid_rows = body.min_centroid_rows
+        if "keep_versions" in given:
+            row.keep_versions = body.keep_versions
         if "update_policy" in given:
             policy_settings.put(session, caller, row, body.update_policy)
         policy_settings.check_model(session, row)
@@ -182,7 +187,7 @@ def check_evaluation(
 
 
 def fitting(session: Session, model: Model, dataset_id: UUID, pointer: str) -> Dataset:
-    """A labelled dataset whose rows have the form of the model's input."""
+    """A dataset whose rows have the form of the model's input, and labels, or targets for a regression."""
     row = session.scalar(select(Dataset).filter_by(id=dataset_id, tenant_id=model.tenant_id, arriving=False))
     name = ids.encode("dst", dataset_id)
     if row is None:
@@ -196,8 +201,9 @@ def fitting(session: Session, model: Model, dataset_id: UUID, pointer: str) -> D
             f"the model's input is {spec.kind}, {spec.dtype} {list(spec.shape)}",
             pointer=pointer,
         )
-    if not row.has_labels:
-        raise ValidationFailed(f"rows of {name} have no labels", pointer=pointer)
+    truth = "targets" if model.task == Task.REGRESSION else "labels"
+    if not (row.has_targets if model.task == Task.REGRESSION else row.has_labels):
+        raise ValidationFailed(f"rows of {name} have no {truth}", pointer=pointer)
     return row
 
 

@@ -14,7 +14,13 @@ from app.service import Service
 from app.services.jobs import ACTIVE
 from app.tables import Centroid, Checkpoint, Dataset, IdempotencyRecord, Job, Shard, Tenant, Upload, Version
 
-NAME_FILES = (Shard.file_id, Version.file_id, Upload.file_id, Checkpoint.file_id)
+NAME_FILES = (
+    Shard.file_id,
+    Version.file_id,
+    Version.statistics_file_id,
+    Upload.file_id,
+    Checkpoint.file_id,
+)
 NAME_KEYS = (
     Shard.key_id,
     Version.key_id,

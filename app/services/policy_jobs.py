@@ -124,8 +124,7 @@ def _fault(service: Service, session: Session, model: Model, request: Request) -
     method = methods.BY_NAME[request["method"]["name"]]
     try:
         ground = updates.survey(session, model, request)
-        most = service.settings.limits.classes
-        updates.check(session, ground, method, request, most, updates.has_queued(session, model))
+        updates.check(session, ground, method, request, service.settings, updates.has_queued(session, model))
     except AppError as error:
         return error
     return None
@@ -175,6 +174,7 @@ def _new_job(
 ) -> Job:
     request: Mapping[str, Any] = _with(shape, [one.id.hex for one in chosen])
     ground = updates.survey(session, model, dict(request))
+    selects = updates.selects(methods.BY_NAME[request["method"]["name"]], dict(request))
     job = jobs.new_job(
         session,
         tenant_id=model.tenant_id,
@@ -187,7 +187,7 @@ def _new_job(
         request=request,
         actor=policy_settings.actor(model),
         request_id=None,
-        datasets=updates.roles(ground),
+        datasets=updates.roles(ground, selects),
         max_attempts=service.settings.jobs.max_attempts,
     )
     audit.record(

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from app import ids
-from app.errors import ArtifactCorrupt, NonFinite, NotReady, VersionNotReady
+from app.errors import ArtifactCorrupt, NonFinite, NotReady, ValidationFailed, VersionNotReady
 from app.methods.base import Unfit
 from app.methods.parts.features import embed
 from app.methods.parts.scoring import top_k
@@ -103,7 +103,7 @@ class Predictor:
 
         def load() -> Target:
             with self._service.db.read() as session:
-                self.cache.drop(serving.purged(session, self.cache.held()))
+                self.cache.drop(serving.gone(session, self.cache.held()))
                 return serving.resolve(session, tenant_id, model_id, ask.alias, ask.version)
 
         return await asyncio.to_thread(self._memory.get, key, load)
@@ -139,9 +139,11 @@ class Predictor:
 
     def _compute(self, served: Target, ready: Ready, ask: Ask) -> Steps[list[str]]:
         rows = check_rows(ask.inputs, served.input, self._most_rows)
+        if ready.regression and ask.top_k > 1:
+            raise ValidationFailed("a regression predicts one value and has no classes", pointer="/top_k")
         banned = [i for i, id in enumerate(ready.class_ids) if id in served.hidden]
         k = min(ask.top_k, len(ready.classes) - len(banned))
-        if k < 1:
+        if k < 1 and not ready.regression:
             raise VersionNotReady("no class of this version may be predicted any more")
         shown = []
         for start in range(0, len(rows), ready.rows_per_step):
@@ -156,11 +158,13 @@ class Predictor:
 
 
 def _predict(ready: Ready, rows: NDArray[Any], k: int, banned: list[int]) -> str:
-    """JSON of the predictions of some rows: grid features, scores, the best classes."""
+    """JSON of the predictions of some rows: grid features, then values, or scores and the best classes."""
     try:
         [features] = embed(ready.network, [rows], ready.grid, batch=len(rows))
     except Unfit:
         raise NonFinite("the network gives values that are not finite", pointer=POINTER) from None
+    if ready.regression:
+        return json.dumps([{"value": value} for value in ready.scorer.values(features).tolist()])[1:-1]
     scores = ready.scorer(features)
     scores[:, banned] = -np.inf
     return _show(ready, *top_k(scores, k))

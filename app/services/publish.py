@@ -39,7 +39,7 @@ class Edge:
     """What the rows of a dataset did for the version, and the positions that it did not use."""
 
     dataset_id: UUID
-    role: str  # train, evaluate
+    role: str  # train, evaluate, select
     rows: int
     left_out: tuple[int, ...]
     inherited: bool = False
@@ -119,6 +119,7 @@ def insert(service: Service, session: Session, model: Model, draft: Draft, actor
         state="ready",
         ledger_sequence=draft.ledger_sequence,
         file_id=draft.saved.file_id,
+        statistics_file_id=draft.saved.statistics_file_id,
         key_id=draft.key_id,
         metrics=dict(draft.metrics),
         report=dict(draft.report),
@@ -234,7 +235,8 @@ def _class_map(service: Service, session: Session, model: Model, version: Versio
         {"version_id": version.id, "class_id": row.id, "centroid_id": stored.get(name)}
         for name, row in rows.items()
     ]
-    session.execute(sql_insert(VersionClass), entries)
+    if entries:  # a regression has no classes
+        session.execute(sql_insert(VersionClass), entries)
 
 
 def _is_same(one: Centroid, other: Centroid) -> bool:

@@ -37,6 +37,11 @@ ROWS = 20_000  # positions of one transaction
 Tell = Callable[[float], None]
 
 
+def files_of(version: Version) -> list[UUID]:
+    """The files that a version's key opens."""
+    return [id for id in (version.file_id, version.statistics_file_id) if id is not None]
+
+
 def purge_dataset(service: Service, dataset_id: UUID, tell: Tell) -> int:
     """Destroy the rows and keys of a deleted dataset, as sent and on every grid; returns how many shards."""
     service.vault.destroy(dataset_id)
@@ -60,7 +65,7 @@ def purge_model(service: Service, model_id: UUID, tell: Tell) -> int:
         ).all()
     for row in versions:
         tell(0.0)
-        service.vault.destroy(row.key_id, row.file_id)
+        service.vault.destroy(row.key_id, *files_of(row))
     _destroy_shards(service, Shard.feature_map_id.in_(maps), tell)
     with service.db.begin() as session:
         _empty_versions(session, model_id, [row.id for row in versions])

@@ -14,16 +14,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.service import Service
-from app.services import jobs, offers, staging
+from app.services import jobs, offers, retention, staging
 from app.services.jobs import ACTIVE, State, Urgency
 from app.services.orphans import remove_orphans
-from app.tables import Dataset, Holder, IdempotencyRecord, Job, Model
+from app.tables import Dataset, Holder, IdempotencyRecord, Job, Model, Version
 
 log = logging.getLogger(__name__)
 
@@ -132,17 +132,26 @@ def follow_policies(service: Service) -> int:
 
 
 def resume_purges(service: Service) -> int:
-    """Queue a purge for each deleted dataset and model whose own failed; returns how many. Each is tried
-    again after `orphan_seconds`."""
+    """Queue a purge for each deleted dataset and model, and for retired versions, whose own failed; returns
+    how many. Each is tried again after `orphan_seconds`."""
     with service.db.begin() as session:
         recent = clock(session) - timedelta(seconds=service.settings.jobs.orphan_seconds)
+        of_dataset = Job.resource_id == Dataset.id
+        of_model = (Job.model_id == Model.id) & Job.resource_id.is_(None)  # not one of retired versions
         queued = [
-            _purge(session, row.tenant_id, dataset_id=row.id)
-            for row in _unpurged(session, Dataset, Job.resource_id, recent)
-            if not row.arriving
-        ] + [
-            _purge(session, row.tenant_id, model_id=row.id)
-            for row in _unpurged(session, Model, Job.model_id, recent)
+            *(
+                _purge(session, row.tenant_id, dataset_id=row.id)
+                for row in _unpurged(session, Dataset, of_dataset, recent)
+                if not row.arriving
+            ),
+            *(
+                _purge(session, row.tenant_id, model_id=row.id)
+                for row in _unpurged(session, Model, of_model, recent)
+            ),
+            *(
+                retention.queue_purge(session, row, actor="scheduler")
+                for row in _with_retired(session, recent)
+            ),
         ]
     for job in queued:
         service.bell.ring(job.id, job.queue)
@@ -150,15 +159,28 @@ def resume_purges(service: Service) -> int:
 
 
 def _unpurged(
-    session: Session, table: type[Dataset] | type[Model], named: Any, recent: datetime
+    session: Session, table: type[Dataset] | type[Model], named: ColumnElement[bool], recent: datetime
 ) -> Sequence[Any]:
-    """Deleted rows without a purge that succeeded, is under way or is young; jobs name them by `named`."""
+    """Deleted rows without a purge that succeeded, is under way or is young; `named`: it is theirs."""
     carried_out = exists().where(
         Job.kind == "purge",
-        named == table.id,
+        named,
         Job.state.in_((State.SUCCEEDED, State.QUEUED, *ACTIVE)) | (Job.created_at > recent),
     )
     return session.scalars(select(table).where(table.deleted_at.is_not(None), ~carried_out)).all()
+
+
+def _with_retired(session: Session, recent: datetime) -> Sequence[Model]:
+    """Models with retired versions that no purge that is under way or young will see to."""
+    retired = exists().where(
+        Version.model_id == Model.id, Version.state == "retired", Version.purged_at.is_(None)
+    )
+    seen_to = exists().where(
+        Job.kind == "purge",
+        Job.model_id == Model.id,
+        Job.state.in_((State.QUEUED, *ACTIVE)) | (Job.created_at > recent),
+    )
+    return session.scalars(select(Model).where(Model.deleted_at.is_(None), retired, ~seen_to)).all()
 
 
 def _purge(

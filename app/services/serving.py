@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session, aliased
 
-from app.errors import NotFound, Purged, VersionNotReady
+from app.errors import NotFound, Purged
 from app.methods.networks.spec import InputSpec
 from app.services import aliases, ledger, models, versions
 from app.tables import Alias, LedgerEntry, LedgerTarget, Model, ModelClass, Version, VersionClass
@@ -43,9 +43,7 @@ def resolve(
         version = _named(session, model_id, alias)
     if version.state == "purged":
         raise Purged(f"version {version.number} was destroyed")
-    if version.state != "ready":
-        raise VersionNotReady(f"version {version.number} is {version.state}")
-    return _target(session, model, version, alias)
+    return _target(session, model, versions.usable(session, model, version.number, "/version"), alias)
 
 
 def instead(session: Session, target: Target) -> list[Target]:
@@ -61,9 +59,9 @@ def instead(session: Session, target: Target) -> list[Target]:
     return [_target(session, model, row, target.alias) for row in rows if row.id not in tainted]
 
 
-def purged(session: Session, held: Iterable[UUID]) -> set[UUID]:
-    """Those of these versions that were destroyed."""
-    return set(session.scalars(select(Version.id).where(Version.id.in_(held), Version.state == "purged")))
+def gone(session: Session, held: Iterable[UUID]) -> set[UUID]:
+    """Those of these versions that are not to be used any more: retired or purged."""
+    return set(session.scalars(select(Version.id).where(Version.id.in_(held), Version.state != "ready")))
 
 
 def class_target(class_id: UUID) -> str:

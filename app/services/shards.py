@@ -46,6 +46,12 @@ class Block:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def says(self, *, targets: bool) -> NDArray[np.bool_]:
+        """(b,) whether a row says what it is: its target, or otherwise its label."""
+        if targets:
+            return np.full(len(self), self.targets is not None)
+        return self.labels >= 0
+
     def pick(self, rows: NDArray[Any]) -> Block:
         """The rows of a mask or of indices."""
         return Block(

@@ -11,6 +11,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from app import ids, methods
+from app.config import Settings
 from app.errors import (
     AlreadyUsed,
     MissingData,
@@ -19,12 +20,24 @@ from app.errors import (
     ValidationFailed,
     VersionTainted,
 )
-from app.methods.base import Method, Task
+from app.methods.base import Method, Split, Task
 from app.schemas.jobs import JobRead
 from app.schemas.updates import UpdateCreate
 from app.service import Caller, Service
-from app.services import aliases, audit, classes, features, jobs, ledger, models, versions
-from app.tables import Dataset, Job, Model, Version, VersionDataset
+from app.services import (
+    aliases,
+    audit,
+    classes,
+    coverage,
+    features,
+    heads,
+    jobs,
+    ledger,
+    models,
+    versions,
+)
+from app.services.coverage import train_edges
+from app.tables import Dataset, Job, Model, Version
 
 if TYPE_CHECKING:
     from app.services.idempotency import Once
@@ -51,7 +64,7 @@ def submit(
         model = models.get(session, caller.tenant_id, model_id)
         request = request_of(body, may_promote=bool({"promote", "admin"} & caller.scopes))
         ground = survey(session, model, request)
-        check(session, ground, method, request, service.settings.limits.classes, has_queued(session, model))
+        check(session, ground, method, request, service.settings, has_queued(session, model))
         if body.alias:
             aliases.check_promotion(session, caller, model, body.alias)
         job = jobs.new_job(
@@ -66,7 +79,7 @@ def submit(
             request=request,
             actor=caller.actor,
             request_id=caller.request_id,
-            datasets=roles(ground),
+            datasets=roles(ground, selects(method, request)),
             max_attempts=service.settings.jobs.max_attempts,
         )
         resources = {"model": model.id, "job": job.id}
@@ -108,7 +121,7 @@ def check(
     ground: Ground,
     method: Method[Any],
     request: dict[str, Any],
-    most_classes: int,
+    settings: Settings,
     something_queued: bool = False,
 ) -> None:
     """Refuse what cannot work: labels that clash, rows used before, needs that the model cannot meet.
@@ -116,6 +129,29 @@ def check(
     What an update that is queued before this one may change is left to the claim.
     """
     _check_method(ground, method, something_queued)
+    _check_knowledge(session, ground, method, settings.jobs.memory_bytes, something_queued)
+    if selects(method, request) and ground.evaluation is None:
+        raise ValidationFailed(
+            f"{method.name} chooses its parameters on an evaluation dataset; name one", pointer="/evaluation"
+        )
+    _check_rows(ground.datasets)
+    if ground.datasets and ground.model.task != Task.REGRESSION:
+        _check_classes(session, ground, request, settings.limits.classes, something_queued)
+    check_unused(session, ground)
+
+
+def selects(method: Method[Any], request: dict[str, Any]) -> bool:
+    """Whether the method is to choose parameters on the evaluation dataset: role `select`."""
+    return Split.SELECT in method.may_use and bool(request["method"]["params"].get("choose"))
+
+
+def _check_classes(
+    session: Session,
+    ground: Ground,
+    request: dict[str, Any],
+    most_classes: int,
+    something_queued: bool,
+) -> None:
     labels = _labels(ground.datasets)
     extend = request["on_conflict"] == "extend"
     classes.check_names(session, ground.model, labels, extend=extend)
@@ -127,7 +163,6 @@ def check(
         )
     if len(after) < 2 and not something_queued:
         raise TooFewSamples("a classifier needs rows of at least two classes", pointer="/datasets")
-    check_unused(session, ground)
 
 
 def check_unused(session: Session, ground: Ground) -> None:
@@ -145,20 +180,10 @@ def check_unused(session: Session, ground: Ground) -> None:
             )
 
 
-def train_edges(session: Session, version_id: UUID) -> dict[UUID, frozenset[int]]:
-    """Datasets that a version or its ancestors learned from, and the positions they left out."""
-    rows = session.execute(
-        select(VersionDataset.dataset_id, VersionDataset.left_out).where(
-            VersionDataset.version_id == version_id, VersionDataset.role == "train"
-        )
-    )
-    return {id: frozenset(left_out) for id, left_out in rows}
-
-
 def _base(session: Session, model: Model, number: int | None) -> Version | None:
     if number is None:
         return versions.newest_untainted(session, model.id)
-    base = versions.by_number(session, model, number, pointer="/base")
+    base = versions.usable(session, model, number, pointer="/base")
     if ledger.tainted(session, [base.id]):
         instead = versions.newest_untainted(session, model.id)
         choose = f"; choose {instead.number}" if instead else ""
@@ -194,14 +219,33 @@ def _check_method(ground: Ground, method: Method[Any], something_queued: bool) -
         )
 
 
+def _check_knowledge(
+    session: Session, ground: Ground, method: Method[Any], memory: int, something_queued: bool
+) -> None:
+    """What the method needs to know of the base, and of the memory that there is."""
+    model, base = ground.model, ground.base
+    if not ground.datasets and not (method.statistics or method.remakes_head):
+        raise MissingData(f"{method.name} needs rows: name datasets", pointer="/datasets")
+    if not ground.datasets and base is None and not something_queued:
+        raise MissingData("the model has no version to make another head from", pointer="/datasets")
+    if method.statistics:
+        heads.check_memory(heads.width(model), model.ridge == "gcv", memory, pointer="/method/name")
+        if base is not None:
+            coverage.check(session, base)
+
+
+def _check_rows(datasets: Sequence[Dataset]) -> None:
+    for i, row in enumerate(datasets):
+        if not row.train_rows:
+            name = ids.encode("dst", row.id)
+            raise TooFewSamples(f"{name} has no rows of split train to learn from", pointer=f"/datasets/{i}")
+
+
 def _labels(datasets: Sequence[Dataset]) -> dict[str, str]:
     """The labels of train rows, each with the pointer of the first dataset that brings it."""
     labels: dict[str, str] = {}
     seen: dict[str, str] = {}
     for i, row in enumerate(datasets):
-        if not row.train_rows:
-            name = ids.encode("dst", row.id)
-            raise TooFewSamples(f"{name} has no rows of split train to learn from", pointer=f"/datasets/{i}")
         for label, counts in row.classes.items():
             if counts.get("train"):
                 labels.setdefault(label, f"/datasets/{i}")
@@ -241,9 +285,11 @@ def request_of(body: UpdateCreate, *, may_promote: bool) -> dict[str, Any]:
     }
 
 
-def roles(ground: Ground) -> list[tuple[UUID, str]]:
+def roles(ground: Ground, selects: bool) -> list[tuple[UUID, str]]:
     """What an update does with each dataset that it reads."""
     roles = [(row.id, "train") for row in ground.datasets]
     if ground.evaluation is not None:
         roles.append((ground.evaluation.id, "evaluate"))
+        if selects:
+            roles.append((ground.evaluation.id, "select"))
     return roles

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import ids
-from app.errors import NotFound, Purged
+from app.errors import NotFound, Purged, VersionNotReady
 from app.methods.parts.digest import class_map_digest
 from app.schemas.versions import LineageRead, VersionClassRead, VersionRead, VersionSummary
 from app.service import Service
@@ -30,6 +30,21 @@ def by_number(session: Session, model: Model, number: int, pointer: str | None =
         raise NotFound(f"the model has no version {number}", pointer=pointer)
     if row.state == "purged":
         raise Purged(f"version {number} ({ids.encode('ver', row.id)}) was purged", pointer=pointer)
+    return row
+
+
+def usable(session: Session, model: Model, number: int, pointer: str | None = None) -> Version:
+    """A version of the model that can be opened: raises `VersionNotReady` for a retired one, with the newest
+    that can."""
+    row = by_number(session, model, number, pointer)
+    if row.state != "ready":
+        instead = newest_untainted(session, model.id)
+        choose = f"; choose {instead.number}" if instead else ""
+        raise VersionNotReady(
+            f"version {number} is {row.state}: what it stored was destroyed{choose}",
+            pointer=pointer,
+            related=[path(model.id, instead.number)] if instead else [],
+        )
     return row
 
 
@@ -79,7 +94,7 @@ def read(service: Service, session: Session, model: Model, number: int) -> Versi
     row = by_number(session, model, number)
     numbers = _numbers(session, [row.parent_id, row.replaces_id])
     known = class_map(session, row.id)
-    key = service.vault.key(row.key_id)
+    digests = {} if row.state == "retired" else service.vault.key(row.key_id).digests
     return VersionRead(
         id=row.id,
         model=model.id,
@@ -96,7 +111,7 @@ def read(service: Service, session: Session, model: Model, number: int) -> Versi
         datasets=lineage.datasets(session, row.id),
         metrics=row.metrics,
         report=row.report,
-        digests=_named(key.digests, row),
+        digests=_named(digests, row),
         width=session.get_one(FeatureMap, row.feature_map_id).width,
         ledger_sequence=row.ledger_sequence,
         seconds=row.seconds,
@@ -149,4 +164,7 @@ def _sizes(session: Session, wanted: Iterable[UUID]) -> dict[UUID, int]:
 
 def _named(digests: Mapping[str, str], row: Version) -> dict[str, str]:
     """The digests of a version under names, not under ids of files."""
-    return {("file" if name == row.file_id.hex else name): value for name, value in digests.items()}
+    names = {row.file_id.hex: "file"}
+    if row.statistics_file_id:
+        names[row.statistics_file_id.hex] = "statistics_file"
+    return {names.get(name, name): value for name, value in digests.items()}

@@ -24,10 +24,14 @@ class Model(WithId, Base):
     input: Mapped[dict[str, Any]]  # InputSpec
     grid: Mapped[Any] = mapped_column(JSON)  # "normalised" or {"exponent": n}
     network: Mapped[dict[str, Any]]  # NetworkSpec
+    expansion: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))  # Expansion
+    ridge: Mapped[Any] = mapped_column(JSON, default=lambda: {"k": -4})  # FixedRidge or "gcv"
+    target: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))  # TargetGrid, of a regression
     weights_id: Mapped[UUID | None] = mapped_column(ForeignKey("uploads.id"))
     evaluation_id: Mapped[UUID | None] = mapped_column(ForeignKey("datasets.id"))
     gates: Mapped[dict[str, Any]]
     min_centroid_rows: Mapped[int]
+    keep_versions: Mapped[int] = mapped_column(default=5)  # newest; older ones are retired
     revision: Mapped[int] = mapped_column(default=1)
     deleted_at: Mapped[datetime | None]
     update_policy: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))  # UpdatePolicy
@@ -81,11 +85,12 @@ class Version(WithId, Base):
     state: Mapped[str] = mapped_column(default="ready")  # ready, retired, purged
     ledger_sequence: Mapped[int]  # the ledger when its rows were chosen; later entries may taint it
     file_id: Mapped[UUID]  # head and, where it was trained here, the network
+    statistics_file_id: Mapped[UUID | None]  # under the same key
     key_id: Mapped[UUID]
     metrics: Mapped[dict[str, Any]]
     report: Mapped[dict[str, Any]]  # of the method: donors, iterations
     seconds: Mapped[float]
-    purged_at: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]  # when what it stored was destroyed
 
 
 class VersionClass(Base):

@@ -24,6 +24,10 @@ from app.schemas.artifacts import Artifact
 from app.tables import AuditEvent, Base, Export, RestrictedRow, Tenant, Version
 from examples import import_sklearn, import_torch
 from examples.heads import pack
+from tests.api.sending import npz, send
+from tests.api.teaching import a_dataset, a_model, update
+from tests.services import learning
+from tests.services.learning import run_next
 from tests.services.test_predict import taint
 from tests.services.test_snapshots import CLASSES, flip, head_of, linear, path_of, trained
 from tests.services.versions import add_model, add_version
@@ -182,7 +186,7 @@ def test_keeps_a_version_from_other_tenants(client, service, stranger):
 def twenty_lines():
     """The function in the document."""
     [code] = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
-    assert len(code.splitlines()) <= 25
+    assert len(code.splitlines()) <= 36
     names: dict[str, Any] = {}
     exec(compile(code, str(DOC), "exec"), names)
     return names["scores"]
@@ -214,6 +218,54 @@ def test_the_lines_of_the_document_give_the_scores_of_the_service(
         assert {top["label"]: top["score"] for top in prediction["top_k"]} == dict(
             zip(names, row.tolist(), strict=True)
         )
+
+
+@pytest.mark.parametrize("grid", ["normalised", {"exponent": -7}], ids=["normalised", "steps"])
+@pytest.mark.parametrize("width", [40, 900])
+def test_the_lines_hold_for_an_expanded_head(client, service, twenty_lines, tmp_path, width, grid):
+    model = a_model(
+        client,
+        input={"kind": "vector", "shape": [width], "grid": grid},
+        expansion={"width": 70, "seed": 5},
+    )
+    labels = learning.rows(ant=9, bee=9, cat=9)
+    x = RANDOM.normal(size=(len(labels), width)).astype(np.float32)
+    data = a_dataset(client, labels, x=x)
+    assert update(client, model, [data], method="analytic").status_code == 202
+    done = run_next(service)
+    assert done.state == "succeeded", done.error
+    path = tmp_path / "artifact.zip"
+    path.write_bytes(client.get(f"/v1/models/{model['id']}/versions/1/artifact").content)
+
+    given, names = twenty_lines(path, x)
+
+    asked = {"inputs": x.tolist(), "top_k": 3}
+    answer = client.post(f"/v1/models/{model['id']}/predict", json=asked).json()
+    for row, prediction in zip(given, answer["predictions"], strict=True):
+        assert {top["label"]: top["score"] for top in prediction["top_k"]} == dict(
+            zip(names, row.tolist(), strict=True)
+        )
+
+
+@pytest.mark.parametrize("expansion", [None, {"width": 50, "seed": 2}], ids=["plain", "expanded"])
+def test_the_lines_hold_for_a_regression(client, service, twenty_lines, tmp_path, expansion):
+    spec = {"kind": "table", "shape": [6], "grid": {"exponent": -9}, "target": {"exponent": -6}}
+    model = a_model(client, task="regression", input=spec, expansion=expansion)
+    x = RANDOM.normal(size=(30, 6)).astype(np.float32)
+    sent = send(client, npz(x=x, target=x @ np.arange(6.0) + 2), "npz")
+    assert sent.status_code == 201, sent.text
+    answer = update(client, model, [sent.json()["id"]], method="ridge_regression")
+    assert answer.status_code == 202, answer.text
+    done = run_next(service)
+    assert done.state == "succeeded", done.error
+    path = tmp_path / "artifact.zip"
+    path.write_bytes(client.get(f"/v1/models/{model['id']}/versions/1/artifact").content)
+
+    given, names = twenty_lines(path, x)
+
+    answer = client.post(f"/v1/models/{model['id']}/predict", json={"inputs": x.tolist()}).json()
+    assert names == []
+    assert answer["predictions"] == [{"value": value} for value in given[:, 0].tolist()]
 
 
 # ---- heads that come in

@@ -20,10 +20,55 @@ def test_makes_a_model_with_every_default_shown(client):
     assert answer.status_code == 201
     assert answer.headers["Location"] == f"/v1/models/{model['id']}"
     assert answer.headers["ETag"] == '"1"'
-    assert model["input"] == {"kind": "vector", "shape": [WIDTH], "grid": "normalised"}
+    assert model["input"] == {"kind": "vector", "shape": [WIDTH], "grid": "normalised", "target": None}
+    assert (model["expansion"], model["ridge"], model["keep_versions"]) == (None, {"k": -4}, 5)
     assert model["network"] == {"name": "identity", "params": {}, "weights": None}
     assert (model["evaluation"], model["min_centroid_rows"], model["revision"]) == (None, 5, 1)
     assert client.get(f"/v1/models/{model['id']}").json() == model
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"expansion": {"width": 64, "seed": 7}, "ridge": "gcv", "keep_versions": 2},
+        {"ridge": {"k": -18}},
+        {
+            "task": "regression",
+            "input": {
+                "kind": "table",
+                "shape": [3],
+                "grid": {"exponent": -8},
+                "target": {"exponent": -4},
+            },
+        },
+    ],
+)
+def test_keeps_the_settings_of_exact_heads(client, fields):
+    model = a_model(client, **fields)
+    assert {name: model[name] for name in fields} == fields
+    assert client.get(f"/v1/models/{model['id']}").json() == model
+
+
+def test_says_how_much_memory_a_width_would_need(client):
+    answer = create(client, expansion={"width": 16_384})
+    assert "12.0 GiB" in answer.json()["detail"]
+    assert "8.0 GiB" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"expansion": {"width": 8}}, {"ridge": "gcv"}, {"input": {"kind": "vector", "shape": [4]}}]
+)
+def test_settings_of_heads_never_change(client, fields):
+    model = a_model(client)
+    url, headers = f"/v1/models/{model['id']}", {"If-Match": '"1"'}
+    assert client.patch(url, json=fields, headers=headers).status_code == 422
+    assert client.get(url).json() == model
+
+
+def test_changes_how_many_versions_are_kept(client):
+    model = a_model(client)
+    answer = client.patch(f"/v1/models/{model['id']}", json={"keep_versions": 9}, headers={"If-Match": '"1"'})
+    assert answer.json()["keep_versions"] == 9
 
 
 def test_keeps_names_in_every_script(client):
@@ -32,7 +77,7 @@ def test_keeps_names_in_every_script(client):
     assert client.get(f"/v1/models/{model['id']}").json()["name"] == name
 
 
-@pytest.mark.parametrize("task", ["regression", "retrieval", "generation"])
+@pytest.mark.parametrize("task", ["retrieval", "generation"])
 def test_refuses_a_task_that_no_method_serves(client, task):
     refused(create(client, task=task), "unsupported-task", "/task")
 
@@ -44,10 +89,14 @@ def test_refuses_a_task_that_no_method_serves(client, task):
         ({"name": ""}, "/name"),
         ({"name": "a" * 201}, "/name"),
         ({"name": "a\u202eb"}, "/name"),
-        ({"keep_versions": 5}, "/keep_versions"),
+        ({"keep_versions": 0}, "/keep_versions"),
         ({"on_taint": "suspend"}, "/on_taint"),
-        ({"ridge": {"k": -4}}, "/ridge"),
-        ({"expansion": {"width": 100, "seed": 1}}, "/expansion"),
+        ({"ridge": {"k": -41}}, "/ridge"),
+        ({"ridge": "loo"}, "/ridge"),
+        ({"expansion": {"width": 0, "seed": 1}}, "/expansion/width"),
+        ({"expansion": {"width": 100, "size": 1}}, "/expansion/size"),
+        ({"expansion": {"width": 16_384}}, "/expansion/width"),
+        ({"task": "regression"}, "/input/target"),
         ({"input": {"kind": "vector", "shape": [4], "target": {"exponent": 1}}}, "/input/target"),
         ({"input": {"kind": "vector", "shape": [4, 4]}}, "/input"),
         ({"input": {"kind": "sound", "shape": [4]}}, "/input/kind"),

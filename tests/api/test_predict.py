@@ -18,7 +18,7 @@ from app import ids
 from app.config import Api, Limits, Settings
 from app.main import create_app
 from app.methods.networks.spec import InputSpec
-from app.schemas.predict import PredictRead
+from app.schemas.predict import Prediction, PredictRead
 from app.service import open_service
 from app.services import access
 from app.tables import Tenant
@@ -97,6 +97,7 @@ def test_answers_json(ask):
     read = PredictRead.model_validate(answer.json())
     assert (read.version, read.alias, len(read.predictions)) == (1, None, 6)
     for row in read.predictions:
+        assert isinstance(row, Prediction)
         assert row.top_k is not None
         best, second = row.top_k
         assert row.score == best.score >= second.score

@@ -208,7 +208,7 @@ def test_refuses_a_tainted_base_and_names_another(client, service):
         ({"base": 0}, "/base"),
         ({"on_conflict": "merge"}, "/on_conflict"),
         ({"ridge": 1}, "/ridge"),
-        ({"datasets": []}, "/datasets"),
+        ({"datasets": None}, "/datasets"),
         ({"method": {"name": "magic"}}, "/method"),
         ({"method": {"name": "ncm", "params": {"metric": "manhattan"}}}, "/method/params/metric"),
         ({"method": {"name": "ncm", "params": {"k": 3}}}, "/method/params/k"),
@@ -222,6 +222,32 @@ def test_refuses_a_field_it_cannot_honour(client, fields, pointer):
     headers = {"Idempotency-Key": "one"}
     answer = client.post(f"/v1/models/{model['id']}/updates", json=body, headers=headers)
     refused(answer, 422, "validation-failed", pointer)
+
+
+def test_makes_another_head_without_data(client, service):
+    model = a_model(client)
+    teach(client, service, model, method="lda")
+    answer = update(client, model, [], method="analytic")
+    assert answer.status_code == 202, answer.text
+    assert run_next(service).result["version"] == 2
+
+
+def test_refuses_to_make_a_head_of_nothing(client):
+    refused(update(client, a_model(client), [], method="lda"), 409, "missing-data", "/datasets")
+
+
+def test_refuses_no_data_where_a_method_needs_rows(client, service):
+    model = a_model(client)
+    teach(client, service, model)
+    refused(update(client, model, [], method="fetril"), 409, "missing-data", "/datasets")
+
+
+def test_refuses_a_head_too_wide_for_the_memory(client):
+    wide = a_model(client, input={"kind": "vector", "shape": [20_000]})
+    data = a_dataset(client, width=20_000)
+    answer = update(client, wide, [data], method="lda")
+    refused(answer, 422, "validation-failed", "/method/name")
+    assert "17.9 GiB" in answer.json()["detail"]
 
 
 def test_refuses_a_dataset_that_is_named_twice(client):

@@ -15,7 +15,7 @@ from app.methods.base import Cancelled, Centroid, Context, Kind, Progress, Snaps
 from app.methods.parts.statistics import from_arrays
 from tests.methods.conftest import predict
 
-EVERY = (*methods.ALL, *methods.NOT_YET_SERVED)
+EVERY = methods.ALL
 each_method = pytest.mark.parametrize("method", EVERY, ids=lambda m: m.name)
 each_update = pytest.mark.parametrize(
     "method",

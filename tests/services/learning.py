@@ -19,7 +19,9 @@ WIDTH = 4
 AXES = {"ant": 0, "bee": 1, "cat": 2, "dog": 3}
 
 
-def a_dataset(service, tenant_id, labels, *, split=None, x=None, seed=0, width=WIDTH, **changes):
+def a_dataset(
+    service, tenant_id, labels, *, split=None, x=None, seed=0, width=WIDTH, targets=None, **changes
+):
     """A dataset of vectors near one axis per class, stored as an upload is; `labels` one per row."""
     rng = np.random.default_rng(seed)
     names = tuple(sorted({label for label in labels if label is not None}, key=str.encode))
@@ -40,7 +42,7 @@ def a_dataset(service, tenant_id, labels, *, split=None, x=None, seed=0, width=W
             labels=index[at : at + 8],
             names=names,
             split=split[at : at + 8],
-            targets=None,
+            targets=None if targets is None else np.asarray(targets[at : at + 8], np.float64),
         )
         for at in range(0, len(labels), 8)
     ]
@@ -65,7 +67,7 @@ def a_dataset(service, tenant_id, labels, *, split=None, x=None, seed=0, width=W
             "train_rows": int(np.sum(split == 0)),
             "eval_rows": int(np.sum(split == 1)),
             "has_labels": bool(names),
-            "has_targets": False,
+            "has_targets": targets is not None,
             "classes": counts,
             "report": {},
         }

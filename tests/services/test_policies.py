@@ -15,7 +15,7 @@ from app.service import Caller
 from app.services import access, datasets, history, jobs, models, offers, policies, snapshots
 from app.services import aliases as alias_service
 from app.services.aliases import of_model
-from app.services.paging import Page
+from app.services.paging import Page, Place
 from app.services.scheduler import Scheduler
 from app.tables import ApiKey, Dataset, Decision, Job, JobDataset, Model, Offer, Version, VersionDataset
 from tests.services.learning import (
@@ -72,7 +72,7 @@ def offer_again(service, caller, model, row):
 
 
 def lines(service, caller, model):
-    page = Page(500)
+    page: Page[Place] = Page(500)
     return [
         line
         for line in history.browse(service, caller.tenant_id, model.id, page).rows
@@ -196,6 +196,7 @@ def test_joins_an_update_that_waits_while_the_lane_is_busy(service, caller):
     model = a_policy_model(service, caller)
     submit(service, caller, model, [a_dataset(service, caller.tenant_id, rows(dog=3), seed=3)])
     holder = jobs.claim(service, ["cpu"], "busy")
+    assert holder is not None
     first = offer(service, caller, model, rows(cat=3))
     second = offer(service, caller, model, rows(fox=3), seed=2)
     third = offer(service, caller, model, rows(cat=2), seed=4)
@@ -228,6 +229,7 @@ def test_never_joins_an_update_that_a_worker_has_begun(service, caller):
     model = a_policy_model(service, caller)
     first = offer(service, caller, model, rows(cat=3))
     claimed = jobs.claim(service, ["cpu"], "worker")
+    assert claimed is not None
     offer(service, caller, model, rows(dog=3), seed=2)
     jobs.requeue(service, claimed, "the worker left")
     offer(service, caller, model, rows(fox=3), seed=3)
@@ -262,7 +264,7 @@ def test_stores_neither_dataset_nor_decision_when_the_transaction_fails(service,
     def crash(*_, **__):
         raise RuntimeError("gone")
 
-    monkeypatch.setattr(policies.policy_jobs, "start", crash)
+    monkeypatch.setattr("app.services.policy_jobs.start", crash)
     with pytest.raises(RuntimeError):
         send(service, caller, model_id=model.id, x=[[0, 0, 1, 0]] * 3, label=["cat"] * 3)
     with service.db.read() as session:

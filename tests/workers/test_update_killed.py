@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 
 from app import ids
 from app.services import snapshots
+from app.services.orphans import remove_orphans
 from app.tables import (
     AliasMove,
     Centroid,
@@ -95,6 +96,30 @@ def test_training_resumes_from_its_checkpoint_to_the_same_bytes(service, tenant,
     epochs = {line[1] for line in second if line[0] == "epoch" and line[2] == "2"}
     assert epochs == {"3", "4"}  # the first two were not done again
     until(lambda: count(service, Checkpoint, job_id=job.id) == 0)
+
+
+@pytest.mark.slow
+def test_statistics_of_an_update_killed_after_saving_are_whole_and_stored_once(
+    service, tenant, caller, start, sweeps
+):
+    start()
+    hold(service, "saved")
+    model = a_model(service, caller, expansion={"width": 16, "seed": 1})
+    data = a_dataset(service, tenant.id, rows(ant=4, bee=4))
+    job = submit(service, caller, model, [data], "analytic")
+    os.kill(noted(service, "saved"), signal.SIGKILL)
+    done = reaches(service, job, "succeeded", "failed")
+    assert done.attempt == 2
+
+    with service.db.read() as session:
+        (version,) = session.scalars(select(Version).filter_by(model_id=model.id)).all()
+    for folder in (service.settings.objects_dir, service.settings.keys_dir):
+        for path in folder.rglob("*"):
+            os.utime(path, (0, 0))
+    assert remove_orphans(service) == 3  # head, statistics and key of the first attempt
+    found = snapshots.load(service, version.id, statistics=True).snapshot.statistics
+    assert found is not None
+    assert found.rows == 8
 
 
 def assert_whole(service, model, done):

@@ -45,12 +45,15 @@ class NcmParams(Params):
 
 
 def run(before: Snapshot, data: Data, params: NcmParams, ctx: Context) -> Outcome:
-    """Add the rows to the means of their classes, new or known, and read the head off them."""
+    """Add the rows to the means of their classes, new or known, and read the head off them; without rows,
+    read it off the means that are known."""
     rows = data[Split.NEW]
     need_centroids(before)
     total = len(rows.labels)
-    blocks = reported(rows.blocks(), ctx, total, "means")
-    centroids = merge(before.centroids, class_centroids(rows.labels, rows.classes, blocks))
+    centroids = dict(before.centroids)
+    if total or not centroids:
+        blocks = reported(rows.blocks(), ctx, total, "means")
+        centroids = merge(centroids, class_centroids(rows.labels, rows.classes, blocks))
     classes = by_key(centroids)
     head = nearest_mean(centroids, classes, params.metric, unit(before.grid))
     after = replace(before, classes=classes, centroids=centroids, head=head)
@@ -80,4 +83,5 @@ METHOD = Method(
     run=run,
     summary="Nearest class mean: one exact mean per class, nothing to train.",
     source="Mensink et al., Distance-Based Image Classification (TPAMI 2013)",
+    remakes_head=True,
 )

@@ -114,4 +114,5 @@ METHOD = Method(
     source="Wang et al., Few-Shot Class-Incremental Learning via Training-Free Prototype Calibration "
     "(NeurIPS 2023)",
     may_use=frozenset({Split.SELECT}),
+    remakes_head=True,
 )

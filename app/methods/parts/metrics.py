@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Labels = NDArray[np.integer[Any]]  # (rows,), indices into the class keys
+Values = NDArray[np.float64]  # (rows,), in the unit of the targets
 PerClass = Mapping[str, float | None]
 
 
@@ -37,6 +38,21 @@ def measure(
         "forgetting": forgetting({key: per_class[key] for key in classes if key in old}, earlier),
         "per_class": per_class,
         "confused": confused_pairs(truth, predicted, classes),
+    }
+
+
+def measure_values(truth: Values, predicted: Values) -> dict[str, Any]:
+    """Metrics of a regression: root of the mean square error, mean absolute error, share of variance
+    explained (null where the truth does not vary)."""
+    if not len(truth):
+        return {"rows": 0, "r2": None, "rmse": None, "mae": None}
+    errors = predicted - truth
+    square, spread = float(np.mean(errors**2)), float(np.var(truth))
+    return {
+        "rows": len(truth),
+        "r2": 1 - square / spread if spread else None,
+        "rmse": square**0.5,
+        "mae": float(np.mean(np.abs(errors))),
     }
 
 

@@ -1,0 +1,218 @@
+"""Versions that are too old: retired by the publication after, and what they stored destroyed."""
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from app import ids
+from app.errors import ArtifactCorrupt, VersionNotReady
+from app.schemas.aliases import AliasPut
+from app.services import (
+    aliases,
+    artifacts,
+    centroids,
+    jobs,
+    models,
+    retention,
+    scheduler,
+    serving,
+    snapshots,
+    versions,
+)
+from app.services.jobs import Signal
+from app.tables import Centroid as CentroidRow
+from app.tables import Job, Version, VersionClass
+from tests.services.learning import a_dataset, a_model, learn, rows, run_next, submit
+from workers import runner
+
+NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
+
+
+def taught(service, tenant, caller, model, count, method="ncm"):
+    """`count` versions, each with a class more; purges are left waiting."""
+    made = []
+    for at in range(count):
+        labels = rows(**{name: 3 for name in (NAMES[:2] if at == 0 else [NAMES[at + 1]])})
+        made.append(published(service, caller, model, a_dataset(service, tenant.id, labels, seed=at), method))
+    return made
+
+
+def published(service, caller, model, data, method="ncm"):
+    """Submit and run an update whatever else waits, and give the version."""
+    job = submit(service, caller, model, [data], method)
+    claimed = jobs.claim(service, ["cpu"], "test")
+    assert claimed is not None
+    assert claimed.id == job.id
+    runner.run(service, claimed, lambda: Signal.CONTINUE)
+    with service.db.read() as session:
+        done = session.get_one(Job, job.id)
+        assert done.state == "succeeded", done.error
+        return session.get_one(Version, ids.decode("ver", done.result["version_id"]))
+
+
+def states(service, model):
+    with service.db.read() as session:
+        found = session.scalars(select(Version).filter_by(model_id=model.id).order_by(Version.number))
+        return [row.state for row in found]
+
+
+def again(service, version):
+    with service.db.read() as session:
+        return session.get_one(Version, version.id)
+
+
+def test_the_newest_and_the_aliased_stay(service, tenant, caller):
+    model = a_model(service, caller, keep_versions=2)
+    made = taught(service, tenant, caller, model, 2)
+    aliases.put(
+        service, caller, model.id, "production", AliasPut(version=1, reason="first"), lambda revision: None
+    )
+    for at in (3, 4):
+        labels = rows(**{NAMES[at]: 3})
+        made.append(published(service, caller, model, a_dataset(service, tenant.id, labels)))
+    assert states(service, model) == ["ready", "retired", "ready", "ready"]
+
+
+def test_a_purge_destroys_what_a_retired_version_stored_and_keeps_its_rows(service, tenant, caller):
+    model = a_model(service, caller, keep_versions=1)
+    first, second = taught(service, tenant, caller, model, 2, "analytic")
+    assert run_next(service).result == {"versions": 1}
+    files = {path.name for path in service.settings.objects_dir.rglob("*") if path.is_file()}
+    for id in (first.file_id, first.statistics_file_id, first.key_id):
+        assert not any(id.hex in name for name in files)
+    assert any(second.statistics_file_id.hex in name for name in files)
+    with pytest.raises(ArtifactCorrupt):
+        service.vault.key(first.key_id)
+
+    shown = versions.read_one(service, caller.tenant_id, model.id, 1)
+    assert (shown.state, shown.digests, shown.metrics) == ("retired", {}, first.metrics)
+    assert [entry.count for entry in shown.classes] == [3, 3]
+    assert again(service, first).purged_at is not None
+
+
+def test_centroids_that_others_share_outlive_the_version_that_made_them(service, tenant, caller):
+    model = a_model(service, caller, keep_versions=2)
+    made = taught(service, tenant, caller, model, 3)
+    before = snapshots.load(service, made[2].id).snapshot.centroids
+    run_next(service)
+    for version in made[1:]:
+        found = snapshots.load(service, version.id).snapshot.centroids
+        for name, centroid in found.items():
+            np.testing.assert_array_equal(centroid.sum, before[name].sum)
+    with service.db.read() as session:
+        keys = session.scalars(
+            select(CentroidRow.key_id)
+            .join(VersionClass, VersionClass.centroid_id == CentroidRow.id)
+            .where(VersionClass.version_id == made[0].id)
+        ).all()
+    assert set(keys) == {made[2].key_id}  # the newest that shares them
+    assert before.keys() == {"ant", "bee", "cat", "dog"}
+
+
+def test_the_network_outlives_the_version_that_trained_it(service, tenant, caller):
+    network = {"name": "mlp", "params": {"hidden": [8]}}
+    model = a_model(service, caller, network=network, keep_versions=1)
+    data = a_dataset(service, tenant.id, rows(ant=6, bee=6))
+    first = learn(service, caller, model, [data], "supervised", {"epochs": 1, "batch_size": 8})
+    weights = snapshots.load(service, first.id).snapshot.weights
+    second = published(service, caller, model, a_dataset(service, tenant.id, rows(cat=4)))
+    run_next(service)
+
+    assert again(service, first).state == "retired"
+    kept = snapshots.load(service, second.id).snapshot.weights
+    assert kept.keys() == weights.keys()
+    assert all((kept[name] == weights[name]).all() for name in kept)
+    with pytest.raises(ArtifactCorrupt):
+        service.vault.key(first.key_id)
+    third = published(service, caller, model, a_dataset(service, tenant.id, rows(dog=4)))
+    assert snapshots.load(service, third.id).snapshot.classes == ("ant", "bee", "cat", "dog")
+
+
+@pytest.fixture
+def retired(service, tenant, caller):
+    """A model whose first version is retired and gone."""
+    model = a_model(service, caller, keep_versions=1)
+    made = taught(service, tenant, caller, model, 2)
+    run_next(service)
+    return model, made[0]
+
+
+def test_a_retired_version_is_not_ready_for_anything(service, caller, retired):
+    model, first = retired
+    uses = (
+        lambda: snapshots.load(service, first.id),
+        lambda: artifacts.export(service, caller, model.id, 1, None),
+        lambda: centroids.of_version(service, caller.tenant_id, model.id, 1, show_all=True),
+        lambda: resolve(service, caller, model, 1),
+        lambda: aliases.put(
+            service, caller, model.id, "old", AliasPut(version=1, reason="back"), lambda revision: None
+        ),
+    )
+    for use in uses:
+        with pytest.raises(VersionNotReady):
+            use()
+
+
+def resolve(service, caller, model, number):
+    with service.db.read() as session:
+        return serving.resolve(session, caller.tenant_id, model.id, None, number)
+
+
+def test_a_retired_base_is_refused_with_the_newest_that_can_be_used(service, tenant, caller, retired):
+    model, _ = retired
+    with pytest.raises(VersionNotReady) as error:
+        submit(service, caller, model, [a_dataset(service, tenant.id, rows(fox=3))], base=1)
+    assert "choose 2" in error.value.detail
+    assert error.value.errors[0].pointer == "/base"
+
+
+@pytest.mark.parametrize("method", ["ncm", "analytic"])
+def test_a_purge_that_stops_anywhere_is_finished_by_the_next(service, tenant, caller, monkeypatch, method):
+    class Killed(BaseException):
+        pass
+
+    model = a_model(service, caller, keep_versions=1)
+    made = taught(service, tenant, caller, model, 3, method)
+    before = snapshots.load(service, made[2].id).snapshot.centroids
+    for step in ("_move_centroids", "_close"):
+        with monkeypatch.context() as patch:
+            patch.setattr(retention, step, lambda *_: (_ for _ in ()).throw(Killed))
+            with pytest.raises(Killed):
+                retention.purge_retired(service, model.id, lambda _: None)
+    assert retention.purge_retired(service, model.id, lambda _: None) == 2
+    after = snapshots.load(service, made[2].id).snapshot.centroids
+    assert {name: c.sum.tolist() for name, c in after.items()} == {
+        name: c.sum.tolist() for name, c in before.items()
+    }
+    assert retention.purge_retired(service, model.id, lambda _: None) == 0
+
+
+def test_a_purge_that_failed_is_queued_again(service, tenant, caller):
+    model = a_model(service, caller, keep_versions=1)
+    taught(service, tenant, caller, model, 2)
+    with service.db.begin() as session:
+        job = session.scalars(select(Job).filter_by(kind="purge")).one()
+        job.state = "failed"
+        job.created_at = job.created_at.replace(year=2020)
+    assert scheduler.resume_purges(service) == 1
+    assert scheduler.resume_purges(service) == 0
+    assert run_next(service).result == {"versions": 1}
+
+
+def test_a_deleted_model_is_purged_after_its_versions_were(service, caller, retired):
+    model, _ = retired
+    job = models.remove(service, caller, model.id, lambda revision: None)
+    with service.db.begin() as session:
+        row = session.get_one(Job, job.id)
+        row.state, row.created_at = "failed", row.created_at.replace(year=2020)
+    assert scheduler.resume_purges(service) == 1
+
+
+def test_statistics_come_from_the_nearest_version_that_still_has_some(service, tenant, caller):
+    model = a_model(service, caller, keep_versions=1)
+    made = taught(service, tenant, caller, model, 3, "analytic")
+    run_next(service)
+    learned = snapshots.load(service, made[2].id, statistics=True).snapshot.statistics
+    assert learned is not None
+    assert learned.rows == 12
+    assert states(service, model) == ["retired", "retired", "ready"]
