@@ -15,10 +15,18 @@ from app.services.predict import Ask, Predictor
 from app.services.snapshots import GRID
 from app.services.turns import at_once
 from app.tables import VersionClass
+from tests.conftest import STACKS
 from tests.services.learning import a_dataset, a_model, learn, run_next, submit
 
 WIDTH = 5
 STEP = 2.0**-8
+
+both_stacks = pytest.mark.parametrize("stack", STACKS, indirect=True)
+
+
+@pytest.fixture
+def stack(request):
+    return getattr(request, "param", "embedded")
 
 
 @pytest.fixture
@@ -69,6 +77,7 @@ def test_weights_are_those_of_centred_ridge_regression(service, tenant, caller, 
     np.testing.assert_allclose(head.bias.numpy(), [bias], rtol=1e-6)
 
 
+@both_stacks
 @pytest.mark.parametrize("changes", [{}, {"expansion": {"width": 16, "seed": 1}}, {"ridge": "gcv"}])
 def test_updates_in_another_order_equal_joint_training(service, tenant, caller, changes):
     x, y = measured()

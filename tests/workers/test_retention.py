@@ -37,9 +37,9 @@ def taught(service, tenant, caller, model, count, method="ncm"):
     return made
 
 
-def published(service, caller, model, data, method="ncm"):
+def published(service, caller, model, data, method="ncm", **fields):
     """Submit and run an update whatever else waits, and give the version."""
-    job = submit(service, caller, model, [data], method)
+    job = submit(service, caller, model, [data], method, **fields)
     claimed = jobs.claim(service, ["cpu"], "test")
     assert claimed is not None
     assert claimed.id == job.id
@@ -208,11 +208,19 @@ def test_a_deleted_model_is_purged_after_its_versions_were(service, caller, reti
     assert scheduler.resume_purges(service) == 1
 
 
-def test_statistics_come_from_the_nearest_version_that_still_has_some(service, tenant, caller):
+def test_statistics_are_made_of_rows_where_the_version_that_kept_them_is_retired(service, tenant, caller):
     model = a_model(service, caller, keep_versions=1)
-    made = taught(service, tenant, caller, model, 3, "analytic")
+    data = [a_dataset(service, tenant.id, rows(**{name: 4, "eel": 4})) for name in ("ant", "bee", "cat")]
+    learn(service, caller, model, data[:1], "analytic")
+    published(service, caller, model, data[1], "ncm", on_conflict="extend")
     run_next(service)
-    learned = snapshots.load(service, made[2].id, statistics=True).snapshot.statistics
-    assert learned is not None
-    assert learned.rows == 12
+    third = published(service, caller, model, data[2], "analytic", on_conflict="extend")
     assert states(service, model) == ["retired", "retired", "ready"]
+
+    run_next(service)
+    joint = learn(service, caller, a_model(service, caller), data, "analytic")
+    assert digest(service, third) == digest(service, joint)
+
+
+def digest(service, version):
+    return service.vault.key(version.key_id).digests["statistics"]
