@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PREFIX = "PALIMPSEST__"
 CONFIG_FILE = "palimpsest.toml"
@@ -95,6 +95,12 @@ class Jobs(Section):
         3_600, gt=0, description="Age at which a file that no row names is removed."
     )
 
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Jobs:
+        if self.heartbeat_seconds >= self.lease_seconds:
+            raise ValueError("heartbeat_seconds must be less than lease_seconds, or every lease runs out")
+        return self
+
 
 class Limits(Section):
     """What a client may send; all of it is shown at `GET /v1/limits`."""
@@ -106,7 +112,7 @@ class Limits(Section):
     classes: int = Field(10_000, ge=1, description="Classes of one model.")
     expansion_ratio: int = Field(100, ge=1, description="Expanded size over compressed size.")
     expanded_bytes: int = Field(16 * GIB, ge=1, description="What an archive may expand to.")
-    archive_members: int = Field(10_000_000, ge=1, description="Members of an archive.")
+    archive_members: int = Field(10_000, ge=1, description="Members of an archive.")
     subjects_per_row: int = Field(1_000, ge=1, description="Persons named by one row.")
     predict_rows: int = Field(10_000, ge=1, description="Rows of one prediction.")
     predict_bytes: int = Field(64 * MIB, ge=1, description="Largest body of one prediction.")
@@ -181,6 +187,8 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
             at = tree
             for part in path[:-1]:
                 at = at.setdefault(part, {})
+                if not isinstance(at, dict):
+                    raise ConfigError(f"{part} is a section of settings and no value")
             at[path[-1]] = value
             sources[".".join(path)] = source
     try:
@@ -199,8 +207,15 @@ def _from_environment(environ: Mapping[str, str]) -> dict[tuple[str, ...], Any]:
         if plain not in valid:
             near = difflib.get_close_matches(plain, valid, n=1, cutoff=0.0)[0]
             raise ConfigError(f"{name} is no setting; the nearest is {near}")
-        given[valid[plain]] = value if plain == name else Path(value).read_text().strip()
+        given[valid[plain]] = value if plain == name else _secret(name, Path(value))
     return given
+
+
+def _secret(name: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}: {path} cannot be read: {error}") from None
 
 
 def _from_file(path: Path) -> dict[tuple[str, ...], Any]:
@@ -208,7 +223,7 @@ def _from_file(path: Path) -> dict[tuple[str, ...], Any]:
         return {}
     try:
         tree = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
     flat: dict[tuple[str, ...], Any] = {}
     for name, value in tree.items():

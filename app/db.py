@@ -9,6 +9,15 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.orm import Session, sessionmaker
 
+# A server or a network that has gone silent is an error within seconds, never a call that hangs.
+NOTICES_SILENCE = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
 TOUCHED = "touched"  # in `Session.info`: this transaction moved the change counter
 
 
@@ -23,7 +32,7 @@ class Database:
         self.engine = engine
         self.writers = sessionmaker(engine, expire_on_commit=False)
         event.listen(self.writers, "before_commit", _move_counter)
-        self._read = sessionmaker(engine.execution_options(read_only=True), expire_on_commit=False)
+        self._read = sessionmaker(_reading(engine), expire_on_commit=False)
 
     def begin(self) -> AbstractContextManager[Session]:
         return self.writers.begin()
@@ -38,11 +47,20 @@ class Database:
 def connect(url: str) -> Database:
     """Open a database by its SQLAlchemy URL (SQLite or PostgreSQL by psycopg)."""
     if url.startswith("sqlite"):
-        engine = create_engine(url, connect_args={"timeout": 5.0}, pool_size=20)
+        engine = create_engine(url, connect_args={"timeout": 5.0}, pool_size=20, hide_parameters=True)
         _prepare_sqlite(engine)
     else:
-        engine = create_engine(url, pool_size=20, pool_pre_ping=True)
+        engine = create_engine(
+            url, connect_args=NOTICES_SILENCE, pool_size=20, pool_pre_ping=True, hide_parameters=True
+        )
     return Database(engine)
+
+
+def _reading(engine: Engine) -> Engine:
+    """The engine for transactions that are one snapshot and write nothing."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(read_only=True)
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 def _prepare_sqlite(engine: Engine) -> None:
@@ -51,7 +69,7 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.isolation_level = None  # the driver's own BEGIN is late and never IMMEDIATE
         for pragma in (
             "journal_mode=WAL",
-            "synchronous=NORMAL",
+            "synchronous=FULL",  # what was answered with 202 survives a power cut
             "busy_timeout=5000",
             "foreign_keys=ON",
             "secure_delete=ON",  # a deleted row leaves no bytes in free pages

@@ -32,18 +32,21 @@ class LocalFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.temporary = root / "tmp"
-        self.temporary.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.temporary.mkdir(exist_ok=True, mode=0o700)
 
     def put(self, id: UUID, chunks: Iterable[bytes]) -> None:
         final = self._path(id)
         temporary = self.temporary / f"{id.hex}.{os.getpid()}"
         try:
-            with temporary.open("xb") as file:
+            with open(temporary, "xb", opener=_private) as file:
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            final.parent.mkdir(exist_ok=True)
+            if not final.parent.exists():
+                final.parent.mkdir(exist_ok=True, mode=0o700)
+                _sync_directory(self.root)
             os.replace(temporary, final)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -64,19 +67,31 @@ class LocalFiles:
     def older_than(self, seconds: float) -> Iterator[UUID]:
         before = time.time() - seconds
         for path in self.root.glob("[0-9a-f][0-9a-f]/*"):
-            if path.stat().st_mtime < before:
+            if _is_older(path, before):
                 yield UUID(hex=path.name)
 
     def remove_temporary(self, seconds: float) -> int:
         """Remove what a killed writer left half written; returns how many."""
         before = time.time() - seconds
-        old = [path for path in self.temporary.iterdir() if path.stat().st_mtime < before]
+        old = [path for path in self.temporary.iterdir() if _is_older(path, before)]
         for path in old:
             path.unlink(missing_ok=True)
         return len(old)
 
     def _path(self, id: UUID) -> Path:
         return self.root / id.hex[-2:] / id.hex  # the last byte is random; the first ones are time
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _is_older(path: Path, before: float) -> bool:
+    """Whether a file was last written before that time; one that is gone meanwhile was not."""
+    try:
+        return path.stat().st_mtime < before
+    except FileNotFoundError:
+        return False
 
 
 def _sync_directory(path: Path) -> None:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict
 
-_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_context: ContextVar[Mapping[str, str]] = ContextVar("context", default=MappingProxyType({}))
 
 
 @contextmanager
-def request_context(request_id: str) -> Iterator[None]:
-    """Lines logged inside carry this request's id, in threads it starts work on too."""
-    token = _request_id.set(request_id)
+def context(**words: str | None) -> Iterator[None]:
+    """Lines logged inside carry these words, in threads it starts work on too; None says nothing."""
+    given = {name: word for name, word in words.items() if word is not None}
+    token = _context.set({**_context.get(), **given})
     try:
         yield
     finally:
-        _request_id.reset(token)
+        _context.reset(token)
+
+
+def request_context(request_id: str) -> AbstractContextManager[None]:
+    """Lines logged inside carry this request's id."""
+    return context(request_id=request_id)
 
 
 def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
@@ -35,7 +42,7 @@ def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
                 structlog.stdlib.add_logger_name,
                 structlog.stdlib.ExtraAdder(),
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                _add_request_id,
+                _add_context,
             ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -53,8 +60,5 @@ def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
         logger.propagate = noisy != "uvicorn.access"  # the edge writes one line per request itself
 
 
-def _add_request_id(_: Any, __: str, line: EventDict) -> EventDict:
-    request_id = _request_id.get()
-    if request_id is not None:
-        line.setdefault("request_id", request_id)
-    return line
+def _add_context(_: Any, __: str, line: EventDict) -> EventDict:
+    return {**_context.get(), **line}

@@ -40,6 +40,10 @@ class Caller:
         """How audit and history name the caller."""
         return f"key:{self.key_id.hex}"
 
+    def may(self, scope: str) -> bool:
+        """Whether the key has this scope; `admin` has them all."""
+        return scope in self.scopes or "admin" in self.scopes
+
 
 def open_service(settings: Settings) -> Service:
     """Open everything that the settings name; creates directories, changes no schema."""

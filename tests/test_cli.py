@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,33 @@ def test_refuses_a_directory_that_is_held(tmp_path):
 
     with running.alone(tmp_path):
         pass
+
+
+def test_an_api_alone_starts_where_another_service_runs(tmp_path, monkeypatch):
+    served = []
+    monkeypatch.setattr("app.logs.configure", lambda: None)
+    monkeypatch.setattr(running, "run_server", lambda *_: served.append(1))
+    chosen = config.load({"data_dir": tmp_path, "api.port": 0}, environ={}).settings
+    with running.alone(tmp_path):
+        for _ in range(2):
+            with ExitStack() as stack:
+                running.start(chosen, True, stack)
+        with ExitStack() as stack, pytest.raises(running.Refused, match="runs already"):
+            running.start(chosen, False, stack)
+
+    assert len(served) == 2
+
+
+def test_leaves_the_address_that_another_process_published(tmp_path):
+    path = tmp_path / "address"
+    with running.published(path, "http://one") as publish:
+        publish()
+        with running.published(path, "http://two") as other:
+            other()
+        assert not path.exists()
+        path.write_text("http://three\n")
+
+    assert path.read_text() == "http://three\n"
 
 
 def test_refuses_a_port_that_is_taken():

@@ -118,7 +118,7 @@ def test_writes_nowhere_but_volumes_and_tmp(service):
 
 
 def test_image_does_not_run_as_root():
-    comment, installed, *targets = DOCKERFILE.split("FROM ")
+    _, installed, *targets = DOCKERFILE.split("FROM ")
 
     assert "\nUSER palimpsest\n" in installed
     assert targets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -35,7 +36,7 @@ def test_methods_page_is_written_from_the_registry():
 
 @pytest.mark.parametrize("command", commands())
 def test_commands_exist(command):
-    node = typer.main.get_command(app)
+    node: Any = typer.main.get_command(app)
     words = [word for word in command.split()[1:] if word != "--help"]
     while words and words[0] in getattr(node, "commands", {}):
         node = node.commands[words.pop(0)]

@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.services.jobs import ClaimedJob, Signal
-from workers import memory
+from workers import oom
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Compute:
     def begin(self, claimed: ClaimedJob) -> None:
         """Give the process a job."""
         self.start()
-        self._kills = memory.kills()
+        self._kills = oom.kills()
         self._say({"job": claimed.dump()})
 
     def tell(self, why: Signal) -> None:
@@ -96,7 +96,7 @@ class Compute:
         self._process.wait()
         status = self._process.returncode
         log.error("the process that computes died", extra={"pid": self.pid, "status": status})
-        out_of_memory = status == -signal.SIGKILL and memory.kills() > self._kills
+        out_of_memory = status == -signal.SIGKILL and oom.kills() > self._kills
         self.close()
         return End.OUT_OF_MEMORY if out_of_memory else End.DIED
 

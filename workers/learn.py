@@ -200,6 +200,7 @@ def _context(work: Work) -> Context:
         work.claimed,
         ledger_sequence=plan.ledger_sequence,
         left_out={id.hex: sorted(positions) for id, positions in plan.left_out.items()},
+        params=plan.params.model_dump(mode="json"),
     )
     return Context(
         device=work.device,

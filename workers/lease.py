@@ -7,8 +7,7 @@ import threading
 import time
 from types import TracebackType
 
-from sqlalchemy.exc import DBAPIError
-
+from app import ids
 from app.service import Service
 from app.services import jobs
 from app.services.jobs import ClaimedJob, Signal
@@ -16,12 +15,13 @@ from app.services.jobs import ClaimedJob, Signal
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0  # how often cancellation is looked for; a renewal looks too
+LEAVE_SECONDS = 5.0  # how long the end of a job waits for a look that hangs
 
 
 class Lease:
-    """Renews every `heartbeat_seconds`; `signal` is the newest word on whether to go on.
+    """Renews every `heartbeat_seconds`, from its making on.
 
-    A worker that cannot reach the database stops before its lease ends: `signal` is then `LOST`.
+    A worker that cannot reach the database stops before its lease ends, even while a call hangs.
     """
 
     def __init__(self, service: Service, claimed: ClaimedJob) -> None:
@@ -30,7 +30,15 @@ class Lease:
         self._times = service.settings.jobs
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
-        self.signal = Signal.CONTINUE
+        self._said = Signal.CONTINUE
+        self._renewed = time.monotonic()
+
+    @property
+    def signal(self) -> Signal:
+        """The newest word on whether to go on; `LOST` where nothing was renewed for most of a lease."""
+        if time.monotonic() - self._renewed > 0.9 * self._times.lease_seconds:
+            return Signal.LOST
+        return self._said
 
     def __enter__(self) -> Lease:
         self._thread.start()
@@ -40,19 +48,16 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join()
+        self._thread.join(LEAVE_SECONDS)
 
     def _keep(self) -> None:
-        renewed = time.monotonic()
         while not self._over.wait(min(LOOK_SECONDS, self._times.heartbeat_seconds / 2)):
             asked = time.monotonic()
             try:
-                if asked - renewed >= self._times.heartbeat_seconds:
-                    self.signal = jobs.renew(self._service, self._claimed)
-                    renewed = asked
+                if asked - self._renewed >= self._times.heartbeat_seconds:
+                    self._said = jobs.renew(self._service, self._claimed)
+                    self._renewed = asked
                 else:
-                    self.signal = jobs.look(self._service, self._claimed)
-            except DBAPIError as error:
-                log.warning("lease not renewed", extra={"job_id": self._claimed.id.hex, "error": str(error)})
-                if time.monotonic() - renewed > 0.9 * self._times.lease_seconds:
-                    self.signal = Signal.LOST
+                    self._said = jobs.look(self._service, self._claimed)
+            except Exception:  # the edge: whatever it is, the next try may do, and the clock decides
+                log.exception("lease not renewed", extra={"job_id": ids.encode("job", self._claimed.id)})

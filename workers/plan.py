@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
 
 from app import methods
@@ -62,7 +62,7 @@ class Plan:
     ledger_sequence: int
     base_edges: tuple[VersionDataset, ...]
     sizes: Mapping[UUID, int]  # rows of every dataset
-    earlier: tuple[Mapping[str, float | None], ...]  # accuracy per class of every ancestor
+    earlier: tuple[Mapping[str, float | None], ...] = ()  # accuracy per class of every ancestor
 
     @property
     def datasets(self) -> tuple[UUID, ...]:
@@ -94,9 +94,10 @@ def make(service: Service, claimed: ClaimedJob) -> Plan:
         named = ground.evaluation
         measured = [named.id] if named else _with_eval_rows(session, model, own, edges)
         known = coverage.of(session, base) if method.statistics and base else None
+        newest = ledger.sequence(session)  # first: an entry that comes between is then found at publication
         gone = ledger.unusable(session, {*own, *measured})
         learned = {edge.dataset_id: frozenset(edge.left_out) for edge in edges if edge.role == "train"}
-        return Plan(
+        plan = Plan(
             model=model,
             base=base,
             method=method,
@@ -108,11 +109,11 @@ def make(service: Service, claimed: ClaimedJob) -> Plan:
             select=_selected(method, dict(request), named, gone),
             known=known,
             left_out=gone,
-            ledger_sequence=ledger.sequence(session),
+            ledger_sequence=newest,
             base_edges=edges,
             sizes=_sizes(session, [*gone, *(rows.dataset_id for rows in (known.missing if known else ()))]),
-            earlier=_earlier(session, base),
         )
+    return plan if base is None else replace(plan, earlier=_earlier(service, base))
 
 
 def edges(
@@ -180,10 +181,17 @@ def _sizes(session: Session, datasets: Iterable[UUID]) -> dict[UUID, int]:
     return {id: count for id, count in rows}
 
 
-def _earlier(session: Session, base: Version | None) -> tuple[Mapping[str, float | None], ...]:
-    found = []
-    at = base
-    while at is not None:
-        found.append(at.metrics.get("per_class", {}))
-        at = session.get(Version, at.parent_id) if at.parent_id else None
-    return tuple(found)
+def _earlier(service: Service, base: Version) -> tuple[Mapping[str, float | None], ...]:
+    """The accuracy per class of the base and its ancestors, youngest first."""
+    line = (
+        select(Version.parent_id, Version.metrics, literal(0).label("steps"))
+        .where(Version.id == base.id)
+        .cte(recursive=True)
+    )
+    parents = select(Version.parent_id, Version.metrics, line.c.steps + 1).where(
+        Version.id == line.c.parent_id
+    )
+    line = line.union_all(parents)
+    with service.db.read() as session:
+        metrics = session.scalars(select(line.c.metrics).order_by(line.c.steps)).all()
+    return tuple(found.get("per_class", {}) for found in metrics)

@@ -15,6 +15,7 @@ from app.errors import AppError, ArtifactCorrupt, NotReady, StorageFull
 from app.service import Service
 from app.services import jobs
 from app.services.jobs import Cause, ClaimedJob, LeaseLost, Signal, Stopped
+from workers.context import job_context
 from workers.progress import Reporter, Superseded
 
 log = logging.getLogger(__name__)
@@ -33,22 +34,26 @@ def run(
     The module of a kind has `run(service, claimed, report)`; it publishes through `jobs.guard` and
     `jobs.finish` in its own transaction.
     """
-    report = Reporter(service, claimed, signal)
+    with job_context(claimed):
+        _run(service, claimed, Reporter(service, claimed, signal), kinds)
+
+
+def _run(service: Service, claimed: ClaimedJob, report: Reporter, kinds: Mapping[str, str]) -> None:
     try:
         module = importlib.import_module(kinds[claimed.kind])
         module.run(service, claimed, report)
     except LeaseLost:
-        log.warning("job fenced: its lease moved on", extra={"job_id": claimed.id.hex})
-        _patiently(claimed, lambda: jobs.note_fenced(service, claimed))
+        log.warning("job fenced: its lease moved on")
+        _patiently(lambda: jobs.note_fenced(service, claimed))
     except Stopped as stopped:
         how = stopped.signal
-        _patiently(claimed, lambda: _stop(service, claimed, how))
+        _patiently(lambda: _stop(service, claimed, how))
     except Exception as error:
         cause, detail, errors = diagnose(error)
-        log.exception("job failed", extra={"job_id": claimed.id.hex, "cause": cause.value})
-        _patiently(claimed, lambda: jobs.fail(service, claimed, cause, detail, errors))
+        log.exception("job failed", extra={"cause": cause.value})
+        _patiently(lambda: jobs.fail(service, claimed, cause, detail, errors))
     else:
-        _patiently(claimed, lambda: jobs.drop_checkpoints(service))
+        _patiently(lambda: jobs.drop_checkpoints(service))
 
 
 def diagnose(error: Exception) -> tuple[Cause, str, Sequence[Mapping[str, str]]]:
@@ -61,6 +66,8 @@ def diagnose(error: Exception) -> tuple[Cause, str, Sequence[Mapping[str, str]]]
         return Cause.ARTIFACT_CORRUPT, error.detail, ()
     if isinstance(error, NotReady | OperationalError | InterfaceError):
         return _database(error)
+    if isinstance(error, OSError):  # a file system that is away, or refuses what it allows otherwise
+        return Cause.DEPENDENCY, "Files could not be read or written.", ()
     if isinstance(error, AppError):
         faults = [{"pointer": f.pointer, "code": f.code, "message": f.message} for f in error.errors]
         return Cause.INVALID_INPUT, error.detail, faults
@@ -88,7 +95,7 @@ def _stop(service: Service, claimed: ClaimedJob, signal: Signal) -> None:
         jobs.requeue(service, claimed, "worker stopped")
 
 
-def _patiently(claimed: ClaimedJob, close: Callable[[], Any]) -> None:
+def _patiently(close: Callable[[], Any]) -> None:
     """Close a job although the database may be away for a moment; the sweep has it where that is longer."""
     for attempt in range(CLOSE_TRIES):
         try:
@@ -98,4 +105,4 @@ def _patiently(claimed: ClaimedJob, close: Callable[[], Any]) -> None:
             return
         except DBAPIError:
             time.sleep(min(0.1 * 2.0**attempt, 5.0))
-    log.error("job left to the sweep", extra={"job_id": claimed.id.hex})
+    log.error("job left to the sweep")

@@ -13,6 +13,7 @@ from app.service import Service
 from app.services import jobs
 from app.services.jobs import Cause, ClaimedJob, LeaseLost, Signal
 from workers.compute import Compute, End
+from workers.context import job_context
 from workers.lease import Lease
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,9 @@ class Desk:
         self.busy.set()
         try:
             while not self.leaving() and (claimed := self._claim()):
-                self._run(claimed)
-                self._ring_next(claimed)
+                with job_context(claimed):
+                    self._run(claimed)
+                    self._ring_next(claimed)
         finally:
             self.heard()
             self.busy.clear()
@@ -66,7 +68,7 @@ class Desk:
             return None
 
     def _run(self, claimed: ClaimedJob) -> None:
-        log.info("job claimed", extra={"job_id": claimed.id.hex, "kind": claimed.kind})
+        log.info("job claimed", extra={"kind": claimed.kind})
         with Lease(self.service, claimed) as lease:
             self.compute.begin(claimed)
             end, signal = self._watch(lease)
@@ -96,7 +98,7 @@ class Desk:
 
     def _close(self, claimed: ClaimedJob, end: End, signal: Signal) -> None:
         """Record what the process that computed can no longer say itself."""
-        log.warning("job ended by its worker", extra={"job_id": claimed.id.hex, "end": end.value})
+        log.warning("job ended by its worker", extra={"end": end.value})
         for attempt in range(CLOSE_TRIES):
             try:
                 self._record(claimed, end, signal)
@@ -105,7 +107,7 @@ class Desk:
                 return  # it had closed the job before it went, or the sweep took it back
             except DBAPIError:
                 time.sleep(min(2.0**attempt * 0.1, 2.0))
-        log.error("job left to the sweep", extra={"job_id": claimed.id.hex})
+        log.error("job left to the sweep")
 
     def _record(self, claimed: ClaimedJob, end: End, signal: Signal) -> None:
         if signal is Signal.CANCEL:

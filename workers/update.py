@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from sqlalchemy.exc import DBAPIError
 
 from app import ids
 from app.errors import AppError, ValidationFailed
@@ -19,6 +21,10 @@ from app.vault import new_key
 from workers import plan as plans
 from workers.learn import MEASURED, Made, Work, learn, load_base
 from workers.progress import Reporter, Superseded
+
+log = logging.getLogger(__name__)
+
+PAUSES = (0.1, 0.4, 1.6, 6.4)  # seconds between tries to publish
 
 
 def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
@@ -34,12 +40,7 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
         raise ValidationFailed(str(error), pointer=error.field) from None
     report(MEASURED, "saving", "")
     draft = _save(work, made, shared, time.monotonic() - started)
-    try:
-        _publish(work, draft, frozenset(before.classes))
-    except (AppError, LeaseLost, Stopped, Superseded):  # raised before the commit: no row names the bytes
-        service.vault.destroy(draft.key_id, *draft.saved.files)
-        shards.discard(service, made.shards)
-        raise
+    _publish_patiently(work, draft, frozenset(before.classes))
 
 
 def _save(work: Work, made: Made, shared: Mapping[str, Shared], seconds: float) -> Draft:
@@ -57,7 +58,7 @@ def _save(work: Work, made: Made, shared: Mapping[str, Shared], seconds: float) 
         saved=saved,
         key_id=key_id,
         method=plan.method.name,
-        params=plan.request["method"]["params"],
+        params=plan.params.model_dump(mode="json"),
         seed=plan.request["seed"],
         base_id=plan.base.id if plan.base else None,
         job_id=work.claimed.id,
@@ -72,6 +73,29 @@ def _save(work: Work, made: Made, shared: Mapping[str, Shared], seconds: float) 
         report=dict(outcome.report),
         seconds=round(seconds, 3),
     )
+
+
+def _publish_patiently(work: Work, draft: Draft, known_before: frozenset[str]) -> None:
+    """Publish, again where the database is away for a moment: the guard lets it happen once.
+
+    Bytes are destroyed where no row names them. After a commit of which nobody knows whether it came through
+    a lost lease may mean that it did, so they are left to the sweep of orphans.
+    """
+    in_doubt = False
+    for pause in (*PAUSES, None):
+        try:
+            return _publish(work, draft, known_before)
+        except DBAPIError:
+            if pause is None:
+                raise
+            in_doubt = True
+            log.warning("not published yet", exc_info=True)
+            time.sleep(pause)
+        except (AppError, LeaseLost, Stopped, Superseded):
+            if not in_doubt:
+                work.service.vault.destroy(draft.key_id, *draft.saved.files)
+                shards.discard(work.service, draft.shards)
+            raise
 
 
 def _publish(work: Work, draft: Draft, known_before: frozenset[str]) -> None:

@@ -6,7 +6,7 @@ import hmac
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
@@ -31,6 +31,7 @@ from app.errors import (
     VersionTainted,
 )
 from app.ids import ModelId
+from app.schemas.base import VersionNumber
 from app.schemas.versions import VersionRead
 from app.services import artifacts, imports, versions
 from app.services.access import tenant_key
@@ -52,7 +53,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 )
 def artifact(
     model: ModelId,
-    number: Annotated[int, Path(ge=1)],
+    number: VersionNumber,
     caller: Reader,
     service: ServiceDep,
     recipient: Annotated[

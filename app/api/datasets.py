@@ -97,18 +97,20 @@ async def create(
     """Send rows. `Content-Type` names the format; the first bytes have to agree with it."""
     options = Options(name or "", label, split, on_invalid, reconsent)
     once = await fingerprinted(request, service, once)
-    async with contextmanager_in_threadpool(reserved(service, once)) as earlier:
-        if model is not None and earlier is None:
+    async with contextmanager_in_threadpool(reserved(service, once)) as held:
+        if model is not None and held.earlier is None:
             await in_thread(policies.check_offer, service, caller, model)
         format, spooled = await receive(request, service)
         with spooled:
-            if earlier is not None:
-                found = await in_thread(datasets.answered, service, caller, earlier, once, spooled.sha256)
-                response.status_code = earlier.status
+            if held.earlier is not None:
+                found = await in_thread(
+                    datasets.answered, service, caller, held.earlier, once, spooled.sha256
+                )
+                response.status_code = held.earlier.status
                 response.headers["Idempotency-Replayed"] = "true"
             else:
                 found, is_new = await in_thread(
-                    arrivals.accept, service, caller, spooled, format, options, once, model
+                    arrivals.accept, service, caller, spooled, format, options, held.once, model
                 )
                 response.status_code = 201 if is_new else 200
     response.headers["Location"] = arrivals.location(found.id)

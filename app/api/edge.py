@@ -24,6 +24,7 @@ log = logging.getLogger("palimpsest.http")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 PUBLIC = frozenset({"/v1/version"})
+STREAMS = re.compile(r"/v1/(datasets|uploads|models/[^/]+/versions/import)/?")
 JSON_MEDIA = re.compile(rb"\s*(application/([a-z0-9.+-]*\+)?json)?\s*(;.*)?", re.IGNORECASE)
 
 
@@ -66,8 +67,8 @@ class Edge:
             return
         state["caller"] = await self._caller(headers.get(b"authorization", b""), str(state["request_id"]))
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._limit(headers):
-            raise BodyTooLarge(f"the body is over the limit of {self._limit(headers)} bytes")
+        if length.isdigit() and int(length) > (limit := self._limit(scope, headers)):
+            raise BodyTooLarge(f"the body is over the limit of {limit} bytes")
 
     async def _caller(self, authorization: bytes, request_id: str) -> Caller:
         scheme, _, token = authorization.partition(b" ")
@@ -81,14 +82,16 @@ class Edge:
                 raise NotReady("the database does not answer now") from None
         return self._keys.caller(known, token.decode("latin-1").strip(), request_id)
 
-    def _limit(self, headers: Mapping[bytes, bytes]) -> int:
+    def _limit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> int:
+        """Large bodies go only where they are streamed: any other route reads its body into memory."""
         is_json = JSON_MEDIA.fullmatch(headers.get(b"content-type", b""))
-        return self._limits.json_bytes if is_json else self._limits.body_bytes
+        streams = STREAMS.fullmatch(scope["path"]) and not is_json
+        return self._limits.body_bytes if streams else self._limits.json_bytes
 
     def _limited(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
         if scope["method"] in ("GET", "HEAD"):
             return receive
-        limit, seen = self._limit(headers), 0
+        limit, seen = self._limit(scope, headers), 0
 
         async def counted() -> Message:
             nonlocal seen

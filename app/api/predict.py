@@ -24,7 +24,8 @@ from app.errors import (
     VersionNotReady,
 )
 from app.ids import ModelId
-from app.schemas.predict import AliasOrLatest, Number, PredictCreate, PredictOptions, PredictRead, TopK
+from app.schemas.base import VersionNumber
+from app.schemas.predict import AliasOrLatest, PredictCreate, PredictOptions, PredictRead, TopK
 from app.services.inputs import read_npy
 from app.services.json_rows import split_rows
 from app.services.predict import SMALL, Ask, Predictor
@@ -73,7 +74,9 @@ async def predict(
     caller: Reader,
     predictor: Annotated[Predictor, Depends(_predictor)],
     alias: Annotated[AliasOrLatest | None, Query(description="With .npy: as the field of the JSON.")] = None,
-    version: Annotated[Number | None, Query(description="With .npy: as the field of the JSON.")] = None,
+    version: Annotated[
+        VersionNumber | None, Query(description="With .npy: as the field of the JSON.")
+    ] = None,
     top_k: Annotated[TopK | None, Query(description="With .npy: as the field of the JSON.")] = None,
 ) -> Response:
     """Classify rows by alias or version; it changes nothing.

@@ -65,16 +65,17 @@ async def create(
     """Send a safetensors file of weights. Its header is checked; whether it fits, a model says."""
     once = await fingerprinted(request, service, once) if once else None
     key = contextmanager_in_threadpool(reserved(service, once)) if once else nullcontext()
-    async with key as earlier:
+    async with key as held:
         format, spooled = await receive(request, service)
         with spooled:
             if format is not Format.SAFETENSORS:
                 raise UnsupportedMedia(f"Content-Type has to be {MEDIA}", pointer="Content-Type")
-            if once and earlier is not None:
-                row = await in_thread(uploads.answered, service, caller, earlier, once, spooled.sha256)
+            if once and held and held.earlier is not None:
+                row = await in_thread(uploads.answered, service, caller, held.earlier, once, spooled.sha256)
                 response.headers["Idempotency-Replayed"] = "true"
             else:
-                row = await in_thread(uploads.accept, service, caller, spooled, name or "", once)
+                mine = held.once if held else None
+                row = await in_thread(uploads.accept, service, caller, spooled, name or "", mine)
     response.headers["Location"] = f"/v1/uploads/{ids.encode('upl', row.id)}"
     return UploadRead.of(row)
 

@@ -13,13 +13,14 @@ from app.api.paging import PageOf, PagingDep
 from app.api.problems import problems
 from app.errors import ArtifactCorrupt, NotFound, Purged, VersionNotReady
 from app.ids import ModelId
+from app.schemas.base import VersionNumber
 from app.schemas.versions import CentroidList, LineageRead, VersionRead, VersionSummary
 from app.services import centroids, versions
 
 router = APIRouter(prefix="/models/{model}/versions", tags=["versions"])
 
 NPZ = "application/x-npz"
-Number = Annotated[int, Path(ge=1, le=2**31, description="The number of a version.")]
+Number = Annotated[VersionNumber, Path(description="The number of a version.")]
 
 
 @router.get("", operation_id="versions_list", responses=problems(NotFound, Purged))

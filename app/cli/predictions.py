@@ -62,5 +62,5 @@ def read_json(file: Path | None) -> Any:
 
 def in_words(row: int, prediction: Json) -> Json:
     """One line of the table: the best class and, where more were asked for, the ones behind it."""
-    others = (f"{one['label']} ({one['score']:.4g})" for one in (prediction["top_k"] or [])[1:])
+    others = (f"{one['label']} ({one['score']:.4g})" for one in (prediction.get("top_k") or [])[1:])
     return {**prediction, "row": row, "behind it": ", ".join(others)}

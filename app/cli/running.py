@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +61,8 @@ def serve(
 def start(chosen: Settings, api_only: bool, stack: ExitStack) -> None:
     """Open what the service needs, last the port; whatever was opened closes with the stack."""
     chosen.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    stack.enter_context(alone(chosen.data_dir))
+    if not api_only:  # which may be there more than once
+        stack.enter_context(alone(chosen.data_dir))
     listener = stack.enter_context(listen(chosen.api.host, chosen.api.port))
     service = opened(chosen, stack, may_create=not chosen.database.url)
 
@@ -178,7 +179,9 @@ def published(path: Path, text: str) -> Iterator[Callable[[], None]]:
     try:
         yield publish
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if path.read_text() == text + "\n":  # another's may stand there by now
+                path.unlink()
 
 
 def worker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import struct
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from app.errors import BodyTooLarge, UnsafeFormat, ValidationFailed
@@ -10,6 +11,33 @@ from app.intake.rows import Source, check_expansion
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".ckpt", ".bin", ".py")
 ARCHIVES = (".zip", ".npz", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+
+
+DIRECTORY_END = struct.Struct("<4s4H2LH")  # APPNOTE.TXT 4.3.16
+DIRECTORY_END_64 = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
+MEMBER_BYTES = 1_024  # of the directory, for one member: 46 and its name
+
+
+def opened(source: Source) -> ZipFile:
+    """The archive, unless its directory is too large to be read into memory at all."""
+    size = _directory_bytes(source)
+    if size > source.limits.archive_members * MEMBER_BYTES:
+        raise BodyTooLarge(f"the archive has more than {source.limits.archive_members} members")
+    return ZipFile(source.file)
+
+
+def _directory_bytes(source: Source) -> int:
+    """What the last record of the archive says; 0 where there is none, which `ZipFile` refuses."""
+    source.file.seek(max(0, source.bytes - DIRECTORY_END.size - 65_535))
+    tail = source.file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < DIRECTORY_END.size:
+        return 0
+    size = int(DIRECTORY_END.unpack_from(tail, at)[5])
+    at64 = tail.rfind(b"PK\x06\x06", 0, at)
+    if at64 >= 0 and at - at64 >= DIRECTORY_END_64.size:
+        size = max(size if size < 2**32 - 1 else 0, int(DIRECTORY_END_64.unpack_from(tail, at64)[8]))
+    return size
 
 
 def members(archive: ZipFile, source: Source) -> list[ZipInfo]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from app.errors import BodyTooLarge, DimensionMismatch, UnsafeFormat, ValidationFailed
-from app.intake.archive import members
+from app.intake.archive import members, opened
 from app.intake.rows import Chunk, Source, block_rows, check_count, cut_off
 
 KINDS = ("PNG", "JPEG", "BMP", "WEBP")
@@ -33,7 +33,7 @@ IGNORED_NAMES = (".DS_Store", "Thumbs.db", "desktop.ini")
 def read(source: Source) -> Iterator[Chunk]:
     """Chunks of images (rows, height, width) or (rows, height, width, 3), uint8, in the archive's order."""
     try:
-        with ZipFile(source.file) as archive:
+        with opened(source) as archive:
             infos = members(archive, source)
             folders = _folders(archive)
             infos = [info for info in infos if not _is_ignored(info)]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import DimensionMismatch, UnsafeFormat, ValidationFailed
-from app.intake.archive import members
+from app.intake.archive import members, opened
 from app.intake.arrays import Header, header, numbers, same_length, subjects_of, targets, values
 from app.intake.rows import (
     FIELDS,
@@ -65,7 +65,7 @@ def read(source: Source) -> Iterator[Chunk]:
     """Chunks of a `.npz` file; also one with several subjects a row (`subject` and `subject_row`)."""
     try:
         with ExitStack() as stack:
-            archive = stack.enter_context(ZipFile(source.file))
+            archive = stack.enter_context(opened(source))
             yield from _read(_open(archive, source, stack), source)
     except (BadZipFile, EOFError, zlib.error, NotImplementedError):
         raise cut_off("the archive") from None

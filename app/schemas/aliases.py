@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from app.ids import VersionId
-from app.schemas.base import Answer, Body
+from app.schemas.base import Answer, Body, VersionNumber
 from app.tables import Alias, AliasMove
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Reason = Annotated[str, Field(min_length=1, max_length=500, description="Why it 
 class AliasPut(Body):
     """Where an alias shall point."""
 
-    version: int = Field(ge=1, description="Number of a version.")
+    version: VersionNumber = Field(description="Number of a version.")
     reason: Reason
     protected: bool | None = Field(
         None, description="Whether only scope promote may move it; stays as it is where it is left out."

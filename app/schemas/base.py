@@ -5,7 +5,9 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+VersionNumber = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class Body(BaseModel):

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, model_validator
 
 from app.ids import ClassId, ModelId
-from app.schemas.base import Answer, Body
+from app.schemas.base import Answer, Body, VersionNumber
 
 AliasOrLatest = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-Number = Annotated[int, Field(ge=1)]
 TopK = Annotated[int, Field(ge=1, le=1_000)]
 
 
@@ -18,7 +17,7 @@ class PredictOptions(Body):
     """Which version answers, and how many classes it names."""
 
     alias: AliasOrLatest | None = Field(None, description="Alias to ask; `latest` where nothing is named.")
-    version: Number | None = Field(None, description="Version to ask, instead of an alias.")
+    version: VersionNumber | None = Field(None, description="Version to ask, instead of an alias.")
     top_k: TopK = Field(1, description="How many classes to name for each row, best first.")
 
     @model_validator(mode="after")

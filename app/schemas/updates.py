@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from app.ids import DatasetId
 from app.methods.base import Kind
-from app.schemas.base import Body
+from app.schemas.base import Body, VersionNumber
 from app.schemas.choices import choice_of
 
 ALIAS = r"^[a-z][a-z0-9-]{0,62}$"
@@ -37,8 +37,8 @@ class UpdateCreate(Body):
         "method that needs no rows for it.",
     )
     method: UpdateMethod
-    base: int | None = Field(
-        None, ge=1, description="Version to build on; the newest untainted one where it is left out."
+    base: VersionNumber | None = Field(
+        None, description="Version to build on; the newest untainted one where it is left out."
     )
     alias: AliasName | None = Field(
         None, description="Alias that moves to the new version if the model's gates pass."

@@ -103,8 +103,8 @@ class Arrival:
         """Make the dataset visible: its key object first, then the rows that name everything."""
         self.service.vault.write_key(self.id, key)
         with self.service.db.begin() as session:
-            row = session.get(Dataset, self.id) if self.is_staged else self._row()
-            if row is None:
+            row = session.get(Dataset, self.id, with_for_update=True) if self.is_staged else self._row()
+            if row is None or not row.arriving:
                 raise NotReady("the upload took too long; send it again")
             self._fill(row)
             row.created_at = clock(session)

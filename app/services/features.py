@@ -98,8 +98,9 @@ def ensure(
     while not shards.has_map(service, dataset_id, feature_map_id):
         seen = _shards_as_sent(service, dataset_id)
         made = make(service, dataset_id, feature_map_id, network, grid, device, tell, batch)
-        if not _commit(service, dataset_id, feature_map_id, made, seen):
-            shards.discard(service, made)
+        if _commit(service, dataset_id, feature_map_id, made, seen):
+            return  # a dataset whose rows are all erased has nothing to store
+        shards.discard(service, made)
 
 
 def make(

@@ -61,10 +61,11 @@ class Feed:
             readers = list(self._readers)
             try:
                 done, told = await to_thread.run_sync(self._read, readers, limiter=self._thread)
+                _hand_out(readers, done, told)
             except SQLAlchemyError as error:
                 log.warning("jobs not read", extra={"error": type(error).__name__})
-            else:
-                _hand_out(readers, done, told)
+            except Exception:  # the edge: one poller serves everybody
+                log.exception("jobs not read")
             await asyncio.sleep(self._every)
 
     def close(self) -> None:

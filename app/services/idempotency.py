@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -53,7 +53,8 @@ class Once:
     tenant_id: UUID
     route: str  # method and path
     key: str
-    fingerprint: str | None = None  # None for uploads: theirs stands in the dataset's key object
+    fingerprint: str | None = None  # of an upload: of its query and type; its bytes' is in a key object
+    record_id: UUID | None = None  # of the record that holds the key for an upload under way
 
     def begin(self, session: Session) -> None:
         """Take the key; raises `Replay`, `IdempotencyMismatch` or `IdempotencyInProgress`."""
@@ -74,14 +75,16 @@ class Once:
         headers: Mapping[str, str] | None = None,
         resource_id: UUID | None = None,
     ) -> None:
-        """Write the answer that duplicates will get."""
+        """Write the answer that duplicates will get; raises where the key is no longer held."""
         values = {
             "status": status,
             "body": body,
             "headers": dict(headers or {}),
             "resource_id": resource_id,
         }
-        session.execute(update(IdempotencyRecord).where(*self._mine()).values(values))
+        answered = update(IdempotencyRecord).where(*_unfinished(self)).values(values)
+        if not session.execute(answered.returning(IdempotencyRecord.id)).all():
+            raise IdempotencyInProgress("another call took this key over while this one was silent")
 
     def find(self, session: Session) -> IdempotencyRecord | None:
         """The record of this key, as committed now."""
@@ -96,10 +99,11 @@ class Once:
             raise IdempotencyMismatch("this Idempotency-Key came with another request before")
         raise Replay(_stored(found))
 
-    def _record(self, session: Session) -> IdempotencyRecord:
+    def _record(self, session: Session, renewed_at: datetime | None = None) -> IdempotencyRecord:
         return IdempotencyRecord(
-            id=ids.new(),
+            id=self.record_id or ids.new(),
             created_at=clock(session),
+            renewed_at=renewed_at,
             tenant_id=self.tenant_id,
             route=self.route,
             key=self.key,
@@ -112,47 +116,70 @@ class Once:
             IdempotencyRecord.tenant_id == self.tenant_id,
             IdempotencyRecord.route == self.route,
             IdempotencyRecord.key == self.key,
+            *((IdempotencyRecord.id == self.record_id,) if self.record_id else ()),
         )
 
 
+@dataclass(frozen=True)
+class Reserved:
+    """An upload's key: held by `once` while it streams, or answered before."""
+
+    once: Once
+    earlier: Stored | None = None
+
+
 @contextmanager
-def reserved(service: Service, once: Once) -> Iterator[Stored | None]:
+def reserved(service: Service, once: Once) -> Iterator[Reserved]:
     """Hold a key while an upload streams, so that a parallel duplicate is refused and not stored twice.
 
-    Yields the earlier answer where there is one. Otherwise the block ends with `once.finish` in the
-    transaction that stores the dataset; a block that ends without it gives the key back. A thread renews the
-    record meanwhile, so that the key of a killed process is free again after a minute.
+    Yields the earlier answer where there is one. Otherwise the block ends with `finish` of the yielded `once`
+    in the transaction that stores the dataset; a block that ends without it gives the key back. A thread
+    renews the record meanwhile, so that the key of a killed process is free again after a minute; whoever
+    takes it over holds it under another record, and a process that was only paused finds it gone.
     """
-    earlier = _take(service, once)
-    if earlier is not None:
-        yield earlier
+    held = _take(service, once)
+    if held.earlier is not None:
+        yield held
         return
     done = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(service, once, done), name="idempotency", daemon=True)
+    arguments = (service, held.once, done)
+    renewer = threading.Thread(target=_renew, args=arguments, name="idempotency", daemon=True)
     renewer.start()
     try:
-        yield None
+        yield held
     finally:
         done.set()
         renewer.join()
         with service.db.begin() as session:
-            unfinished = IdempotencyRecord.status.is_(None)
-            session.execute(delete(IdempotencyRecord).where(*once._mine(), unfinished))
+            session.execute(delete(IdempotencyRecord).where(*_unfinished(held.once)))
 
 
-def _take(service: Service, once: Once) -> Stored | None:
+def under_way(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """What an upload's record says while the upload goes on; `created_at` is when it began."""
+    return (
+        IdempotencyRecord.status.is_(None),
+        IdempotencyRecord.renewed_at > now - timedelta(seconds=DEAD_SECONDS),
+    )
+
+
+def _take(service: Service, once: Once) -> Reserved:
+    mine = replace(once, record_id=ids.new())
     try:
         with service.db.begin() as session:
-            found = once.find(session)
+            now = clock(session)
+            query = select(IdempotencyRecord).where(*once._mine()).with_for_update()
+            found = session.scalar(query)
             if found is None:
-                session.add(once._record(session))
-                return None
+                session.add(mine._record(session, renewed_at=now))
+                return Reserved(mine)
             if found.status is not None:
-                return _stored(found)
-            if found.created_at > clock(session) - timedelta(seconds=DEAD_SECONDS):
+                return Reserved(once, _stored(found))
+            if found.renewed_at is None or found.renewed_at > now - timedelta(seconds=DEAD_SECONDS):
                 raise IdempotencyInProgress("the first upload with this key is still running")
-            found.created_at = clock(session)
-            return None
+            session.delete(found)
+            session.flush()
+            session.add(mine._record(session, renewed_at=now))
+            return Reserved(mine)
     except IntegrityError:
         raise IdempotencyInProgress("the first upload with this key is still running") from None
 
@@ -161,14 +188,14 @@ def _renew(service: Service, once: Once, done: threading.Event) -> None:
     while not done.wait(RENEW_SECONDS):
         try:
             with service.db.begin() as session:
-                unfinished = IdempotencyRecord.status.is_(None)
-                session.execute(
-                    update(IdempotencyRecord)
-                    .where(*once._mine(), unfinished)
-                    .values(created_at=clock(session))
-                )
+                renewed = update(IdempotencyRecord).where(*_unfinished(once))
+                session.execute(renewed.values(renewed_at=clock(session)))
         except SQLAlchemyError:
             continue  # the next round tries again
+
+
+def _unfinished(once: Once) -> tuple[Any, ...]:
+    return (*once._mine(), IdempotencyRecord.status.is_(None))
 
 
 def _stored(record: IdempotencyRecord) -> Stored:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from app.errors import (
     DimensionMismatch,
     Fault,
     HasVersions,
+    InUse,
     InvalidRequest,
     NonFinite,
     UnsafeFormat,
@@ -34,7 +36,7 @@ from app.methods.parts.grid import LIMIT, unit
 from app.schemas.artifacts import HeadSpec
 from app.schemas.versions import VersionRead
 from app.service import Caller, Service
-from app.services import classes, features, heads, ledger, models, publish, snapshots, versions
+from app.services import classes, features, heads, jobs, ledger, models, publish, snapshots, versions
 from app.services.idempotency import Once, Replay
 from app.services.publish import Draft
 from app.services.snapshots import GRID
@@ -64,6 +66,8 @@ def import_head(
                 once.begin(session)
             model = models.get(session, caller.tenant_id, model_id, lock=True)
             _check_first(session, model)
+            if jobs.waiting_on(session, model.id):
+                raise InUse("an update of the model is queued or running; wait for it, or cancel it")
             draft = Draft(
                 id=version_id,
                 model_id=model.id,
@@ -78,6 +82,7 @@ def import_head(
             )
             version = publish.insert(service, session, model, draft, caller.actor)
             answer = versions.read(service, session, model, version.number)
+            answer = answer.model_copy(update={"digests": {}})  # they go with the key: no answer keeps one
             if once:
                 once.finish(
                     session,
@@ -106,7 +111,7 @@ def _unpack(body: bytes, limit: int) -> tuple[HeadSpec, Mapping[str, torch.Tenso
             raise BodyTooLarge(f"the import expands to more than {limit} bytes")
         try:
             described, weights = (archive.read(name) for name in MEMBERS)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError):
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError):
             raise InvalidRequest("the zip is damaged or in a form that is not supported") from None
     return _spec(described), _tensors(weights)
 

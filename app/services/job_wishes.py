@@ -11,7 +11,7 @@ from app.services import jobs
 from app.services.idempotency import Once
 
 
-def cancel(service: Service, caller: Caller, job_id: UUID, once: Once | None) -> JobRead:
+def cancel(service: Service, caller: Caller, job_id: UUID, once: Once | None = None) -> JobRead:
     """Ask a job to stop; raises `NotFound`, `JobNotCancellable`."""
     with service.db.begin() as session:
         if once:
@@ -24,7 +24,7 @@ def cancel(service: Service, caller: Caller, job_id: UUID, once: Once | None) ->
     return answer
 
 
-def retry(service: Service, caller: Caller, job_id: UUID, once: Once | None) -> JobRead:
+def retry(service: Service, caller: Caller, job_id: UUID, once: Once | None = None) -> JobRead:
     """Queue a new job like one that failed or was cancelled; raises `NotFound`, `JobNotRetryable`."""
     with service.db.begin() as session:
         if once:

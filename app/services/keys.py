@@ -60,7 +60,8 @@ class Keys:
         now = datetime.now(UTC)
         if key.expires_at is not None and key.expires_at <= now:
             raise Unauthorized("the API key has expired")
-        self._used[key.id] = now
+        with self._lock:
+            self._used[key.id] = now
         return Caller(key.tenant_id, key.id, key.scopes, request_id)
 
     def write_uses(self) -> None:

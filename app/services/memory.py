@@ -104,6 +104,9 @@ class Memory:
                     also()
             except SQLAlchemyError:
                 self._lose_sight()
+            except Exception:  # the edge: without this thread memory would be old for ever
+                log.exception("memory not refreshed")
+                self._lose_sight()
         if also is not None:
             with contextlib.suppress(SQLAlchemyError):
                 also()

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from safetensors.torch import load as parse
 from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import ids, methods
@@ -98,8 +99,11 @@ def create(service: Service, caller: Caller, body: ModelCreate, once: Once | Non
         )
         if body.evaluation:
             check_evaluation(session, row, body.evaluation)
-        session.add(row)
-        session.flush()
+        try:
+            with session.begin_nested():
+                session.add(row)
+        except IntegrityError:  # a parallel call was first
+            raise NameConflict(f"a model {body.name!r} exists", pointer="/name") from None
         if body.update_policy:
             policy_settings.put(session, caller, row, body.update_policy)
             policy_settings.check_model(session, row)
@@ -245,7 +249,7 @@ def _stop_jobs(session: Session, caller: Caller, model_id: UUID) -> None:
     """Cancel what is queued or running on the model; a publication that is on its way comes first."""
     mine = (Job.model_id == model_id, Job.tenant_id == caller.tenant_id, Job.lane.is_not(None))
     waiting = select(Job.id).where(*mine, Job.state.in_((jobs.State.QUEUED, jobs.State.RUNNING)))
-    for job_id in session.scalars(waiting).all():
+    for job_id in session.scalars(waiting.order_by(Job.id)).all():
         jobs.cancel_in(session, caller, job_id)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Select, func, select, union_all
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.files import Files, LocalFiles
 from app.service import Service
+from app.services.idempotency import under_way
 from app.services.jobs import ACTIVE
 from app.tables import Centroid, Checkpoint, Dataset, IdempotencyRecord, Job, Shard, Tenant, Upload, Version
 
@@ -30,14 +31,13 @@ NAME_KEYS = (
     Dataset.id,
     Tenant.id,
 )
-LONGEST_WRITER = timedelta(days=1)
 
 
 def remove_orphans(service: Service) -> int:
     """Delete files and keys older than `orphan_seconds`, and than all that is still being written, that no
     row names; returns how many."""
     with service.db.read() as session:
-        seconds = _age(session, service.settings.jobs.orphan_seconds)
+        seconds = age(session, service.settings.jobs.orphan_seconds)
     removed = 0
     # what is old is listed before the rows are read: whatever committed between is named by then
     for files, columns in ((service.vault.files, NAME_FILES), (service.vault.keys, NAME_KEYS)):
@@ -49,15 +49,11 @@ def remove_orphans(service: Service) -> int:
     return removed
 
 
-def _age(session: Session, seconds: float) -> float:
+def age(session: Session, seconds: float) -> float:
     """How old an orphan is at least, in seconds: older than the oldest upload or job that is under way."""
     now = clock(session)
     begun = [
-        session.scalar(
-            select(func.min(IdempotencyRecord.created_at)).where(
-                IdempotencyRecord.status.is_(None), IdempotencyRecord.created_at > now - LONGEST_WRITER
-            )
-        ),
+        session.scalar(select(func.min(IdempotencyRecord.created_at)).where(*under_way(now))),
         session.scalar(select(func.min(Job.started_at)).where(Job.state.in_(ACTIVE))),
     ]
     oldest: datetime = min((time for time in begun if time is not None), default=now)

@@ -46,7 +46,7 @@ def offer(service: Service, session: Session, caller: Caller, model_id: UUID, da
 
 def check_offer(service: Service, caller: Caller, model_id: UUID) -> None:
     """Refuse before a body is read: no such model, or none that the caller may train."""
-    if not {"train", "admin"} & caller.scopes:
+    if not caller.may("train"):
         raise Forbidden("sending rows for a model to learn needs scope train", pointer="model")
     with service.db.read() as session:
         models.get(session, caller.tenant_id, model_id)

@@ -124,7 +124,7 @@ def _fault(service: Service, session: Session, model: Model, request: Request) -
     method = methods.BY_NAME[request["method"]["name"]]
     try:
         ground = updates.survey(session, model, request)
-        updates.check(session, ground, method, request, service.settings, updates.has_queued(session, model))
+        updates.check(session, ground, method, request, service.settings, jobs.waiting_on(session, model.id))
     except AppError as error:
         return error
     return None

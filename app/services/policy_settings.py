@@ -120,7 +120,7 @@ def _check_alias(session: Session, caller: Caller, model: Model, name: str) -> N
     row = _alias(session, model, name)
     if row is None:
         raise NotFound(f"there is no alias {name!r}", pointer=f"{AT}/alias")
-    if row.protected and not PROMOTES & caller.scopes:
+    if row.protected and not caller.may("promote"):
         raise AliasProtected(f"alias {name!r} is protected: this needs scope promote", pointer=f"{AT}/alias")
 
 

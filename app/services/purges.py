@@ -52,7 +52,7 @@ def purge_dataset(service: Service, dataset_id: UUID, tell: Tell) -> int:
         row.train_rows = row.eval_rows = 0
         unused = not _is_used(session, dataset_id)
     if unused:
-        _remove_samples(service, dataset_id)
+        remove_samples(service, dataset_id)
     return destroyed
 
 
@@ -73,7 +73,7 @@ def purge_model(service: Service, model_id: UUID, tell: Tell) -> int:
         session.execute(update(Decision).where(Decision.model_id == model_id).values(reason="", gates=[]))
         touch(session)
     for dataset_id in _left_behind(service, [row.id for row in versions]):
-        _remove_samples(service, dataset_id)
+        remove_samples(service, dataset_id)
     return len(versions)
 
 
@@ -128,7 +128,7 @@ def _left_behind(service: Service, versions: Sequence[UUID]) -> list[UUID]:
         return [id for id in deleted if not _is_used(session, id)]
 
 
-def _remove_samples(service: Service, dataset_id: UUID) -> None:
+def remove_samples(service: Service, dataset_id: UUID) -> None:
     """Remove who the rows were about, some thousand positions a transaction."""
     with service.db.read() as session:
         rows = session.get_one(Dataset, dataset_id).rows

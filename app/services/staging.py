@@ -11,12 +11,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Select, delete, exists, insert, select
+from sqlalchemy import Select, delete, exists, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db import clock
 from app.errors import SubjectErased
 from app.service import Service
+from app.services import orphans, purges
 from app.tables import Dataset, LedgerEntry, LedgerTarget, Sample, SampleSubject
 
 if TYPE_CHECKING:  # the scheduler sweeps here and needs no parser
@@ -71,17 +72,20 @@ def refuse_erased(session: Session, tenant_id: UUID, dataset_id: UUID) -> None:
 
 
 def remove(service: Service, dataset_id: UUID) -> None:
-    """Take an arriving dataset out of the tables."""
+    """Take an arriving dataset out of the tables; one that was published meanwhile stays."""
+    given_up = update(Dataset).where(Dataset.id == dataset_id, Dataset.arriving).values(arriving=False)
     with service.db.begin() as session:
-        for table in (SampleSubject, Sample):
-            session.execute(delete(table).where(table.dataset_id == dataset_id))
-        session.execute(delete(Dataset).where(Dataset.id == dataset_id, Dataset.arriving))
+        if session.scalar(given_up.returning(Dataset.id)) is None:
+            return
+    purges.remove_samples(service, dataset_id)
+    with service.db.begin() as session:
+        session.execute(delete(Dataset).where(Dataset.id == dataset_id))
 
 
 def sweep(service: Service) -> int:
     """Remove what killed processes left of datasets on their way; returns how many."""
     with service.db.read() as session:
-        old = clock(session) - timedelta(seconds=service.settings.jobs.orphan_seconds)
+        old = clock(session) - timedelta(seconds=orphans.age(session, service.settings.jobs.orphan_seconds))
         left = session.scalars(select(Dataset.id).where(Dataset.arriving, Dataset.created_at < old)).all()
     for dataset_id in left:
         remove(service, dataset_id)

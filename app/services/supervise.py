@@ -108,14 +108,19 @@ class Supervisor:
             if (status := child.process.poll()) is None:
                 return
             child.failures = 0 if now - child.started > SETTLED else child.failures + 1
-            child.due = now + (min(0.25 * 2.0**child.failures, LONGEST_PAUSE) if child.failures else 0)
+            child.due = now + _pause(child.failures)
             child.process = None
             log.warning("worker exited", extra={"worker": child.name, "status": status})
         if now >= child.due:
             child.started = now
-            child.process = subprocess.Popen(
-                child.command, env=self._env, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+            try:
+                child.process = subprocess.Popen(
+                    child.command, env=self._env, stdin=subprocess.DEVNULL, start_new_session=True
+                )
+            except OSError:  # no memory or no process id to be had: the others go on, and this one later
+                child.failures += 1
+                child.due = now + _pause(child.failures)
+                log.exception("worker not started", extra={"worker": child.name})
 
     def _end_all(self) -> None:
         alive = [child.process for child in self.children if child.process]
@@ -128,3 +133,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _pause(failures: int) -> float:
+    """Seconds before a process is started again that has failed so often in a row."""
+    return min(0.25 * 2.0**failures, LONGEST_PAUSE) if failures else 0.0

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from app import ids, methods
@@ -62,9 +61,10 @@ def submit(
         if once:
             once.begin(session)
         model = models.get(session, caller.tenant_id, model_id)
-        request = request_of(body, may_promote=bool({"promote", "admin"} & caller.scopes))
+        request = request_of(body, may_promote=caller.may("promote"))
         ground = survey(session, model, request)
-        check(session, ground, method, request, service.settings, has_queued(session, model))
+        something_queued = jobs.waiting_on(session, model.id)
+        check(session, ground, method, request, service.settings, something_queued)
         if body.alias:
             aliases.check_promotion(session, caller, model, body.alias)
         job = jobs.new_job(
@@ -263,12 +263,6 @@ def _class_names(session: Session, base: Version | None) -> set[str]:
     if base is None:
         return set()
     return {entry.name for entry in versions.class_map(session, base.id)}
-
-
-def has_queued(session: Session, model: Model) -> bool:
-    """Whether another update of the model waits or runs."""
-    active = (jobs.State.QUEUED, *jobs.ACTIVE)
-    return bool(session.scalar(select(exists().where(Job.lane == model.id, Job.state.in_(active)))))
 
 
 def request_of(body: UpdateCreate, *, may_promote: bool) -> dict[str, Any]:

@@ -37,8 +37,8 @@ class ApiKey(WithId, Base):
 class IdempotencyRecord(WithId, Base):
     """The answer to one idempotency key, written in the transaction of its effect.
 
-    `fingerprint` is an HMAC under the tenant's key over the canonical body; null for uploads, whose
-    fingerprint stands in the dataset's key object.
+    `fingerprint` is an HMAC under the tenant's key over the canonical body; of an upload over its query and
+    type, for that of its bytes stands in the dataset's key object.
     """
 
     __tablename__ = "idempotency_records"
@@ -48,6 +48,7 @@ class IdempotencyRecord(WithId, Base):
     route: Mapped[str]  # method and path
     key: Mapped[str]
     fingerprint: Mapped[str | None]
+    renewed_at: Mapped[datetime | None]  # while an upload streams, whose key stays held only so long
     status: Mapped[int | None]
     headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
     body: Mapped[Any] = mapped_column(JSON, nullable=True)

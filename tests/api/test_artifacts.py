@@ -8,6 +8,7 @@ import re
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from app.methods.networks.spec import InputSpec
 from app.methods.parts.digest import array_digest, label_keys
 from app.methods.parts.grid import ExponentGrid
 from app.schemas.artifacts import Artifact
-from app.tables import AuditEvent, Base, Export, RestrictedRow, Tenant, Version
+from app.tables import AuditEvent, Base, Export, IdempotencyRecord, RestrictedRow, Tenant, Version
 from examples import import_sklearn, import_torch
 from examples.heads import pack
 from tests.api.sending import npz, send
@@ -301,7 +302,7 @@ def test_makes_a_head_the_first_version(client):
     assert answer.headers["location"] == f"{model}/versions/1"
     assert (version["number"], version["method"]["name"], version["parent"]) == (1, "import", None)
     assert [entry["name"] for entry in version["classes"]] == ["ant", "zebra", "ärger"]
-    assert client.get(f"{model}/versions/1").json() == version
+    assert client.get(f"{model}/versions/1").json() == {**version, "digests": ANY}
 
 
 def test_predicts_as_the_head_did(client):
@@ -344,6 +345,30 @@ def test_brings_a_head_in_once_for_one_key(client, service):
     assert count(service, Version) == 1
 
 
+def test_keeps_no_digest_in_a_stored_answer(client, service):
+    model = create_model(client)
+    bring(client, model, pack(WEIGHT, BIAS, NAMES), **{"Idempotency-Key": "digests"})
+
+    digests = client.get(f"{model}/versions/1").json()["digests"]
+    with service.db.read() as session:
+        bodies = [json.dumps(body) for body in session.scalars(select(IdempotencyRecord.body))]
+
+    assert digests
+    assert not [digest for digest in digests.values() for body in bodies if digest in body]
+
+
+def test_waits_for_an_update_that_was_there_first(client, service):
+    model = create_model(client)
+    dataset = a_dataset(client, width=4)
+    asked = update(client, {"id": model.rpartition("/")[2]}, [dataset])
+    assert asked.status_code == 202, asked.text
+
+    answer = bring(client, model, pack(WEIGHT, BIAS, NAMES))
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "in-use")
+    assert count(service, Version) == 0
+
+
 def test_refuses_a_second_head(client):
     model = create_model(client)
     bring(client, model, pack(WEIGHT, BIAS, NAMES))
@@ -359,6 +384,16 @@ def zipped(**members):
         for name, content in members.items():
             archive.writestr(name.replace("_", "."), content)
     return packed.getvalue()
+
+
+def damaged(body):
+    """The same zip, deflated and with a hole in the deflated stream of its last member."""
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        raw = zipped(**{name.replace(".", "_"): archive.read(name) for name in archive.namelist()})
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        last = archive.infolist()[-1]
+    start = last.header_offset + 30 + len(last.filename)
+    return raw[:start] + b"\xff" * 8 + raw[start + 8 :]
 
 
 def named(*classes, **more):
@@ -393,6 +428,7 @@ REFUSED = {
         "validation-failed",
     ),
     "no JSON": (zipped(head_json="{", head_safetensors=save(TENSORS)), 422, "validation-failed"),
+    "a damaged member": (damaged(pack(WEIGHT, BIAS, NAMES)), 400, "invalid-request"),
     "an unknown field": (named("a", "b", "c", scale=2), 422, "validation-failed"),
     "an empty name": (named("a", "b", " "), 422, "validation-failed"),
     "no classes": (pack(WEIGHT[:0], BIAS[:0], {"classes": []}), 422, "validation-failed"),

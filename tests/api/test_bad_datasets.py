@@ -21,6 +21,7 @@ from safetensors.numpy import save as safetensors
 
 from app import ids
 from app.config import Limits
+from app.intake import archive as intake_archive
 from tests.api.sending import archive, jsonl, npy, npz, png, send, traces
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -348,3 +349,14 @@ def test_an_unknown_dataset_is_404(client):
 
     for method, path in (("GET", name), ("GET", f"{name}/report"), ("DELETE", name), ("GET", "dst_1")):
         assert client.request(method, f"/v1/datasets/{path}").status_code == 404
+
+
+def test_the_directory_of_an_archive_is_not_read_where_it_is_too_large(client, service, monkeypatch):
+    monkeypatch.setattr(intake_archive, "MEMBER_BYTES", 1)
+    limits = service.settings.limits.model_copy(update={"archive_members": 10})
+    object.__setattr__(service, "settings", service.settings.model_copy(update={"limits": limits}))
+    monkeypatch.setattr(intake_archive, "ZipFile", None)  # it would read the whole directory
+
+    answer = send(client, npz(x=np.zeros((2, 3), np.float32), label=np.array(["a", "b"])), "npz")
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")

@@ -12,6 +12,7 @@ from app import logs
 from app.api.etags import etag, matches, require_match
 from app.errors import PreconditionFailed, PreconditionRequired
 from app.services import job_reads
+from tests.api.teaching import a_model
 
 
 @pytest.fixture
@@ -98,3 +99,32 @@ def test_a_change_needs_the_tag_that_was_read():
         require_match(None, 3)
     with pytest.raises(PreconditionFailed):
         require_match('"2"', 3)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/mdl_x/updates", "/v1/api-keys"])
+@pytest.mark.parametrize("media", ["text/plain", "application/zip", "application/x-npy"])
+def test_a_large_body_is_taken_only_where_it_is_streamed(client, service, path, media):
+    body = b"0" * (service.settings.limits.json_bytes + 1)
+
+    answer = client.post(path, content=body, headers={"Content-Type": media, "Idempotency-Key": "large"})
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+
+@pytest.mark.parametrize("number", [0, 2**31, 10**30])
+@pytest.mark.parametrize("path", ["versions/{}", "versions/{}/artifact", "versions/{}/lineage"])
+def test_a_number_that_no_version_can_have_is_not_found(client, number, path):
+    model = a_model(client)["id"]
+
+    answer = client.get(f"/v1/models/{model}/{path.format(number)}")
+
+    assert answer.status_code == 404, answer.text
+
+
+def test_a_body_may_not_name_such_a_number_either(client):
+    model = a_model(client)["id"]
+
+    asked = client.post(f"/v1/models/{model}/predict", json={"version": 10**30, "inputs": [[0.0]]})
+    moved = client.put(f"/v1/models/{model}/aliases/live", json={"version": 10**30, "reason": "none"})
+
+    assert (asked.status_code, moved.status_code) == (422, 422)

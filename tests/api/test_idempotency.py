@@ -97,8 +97,8 @@ def once(tenant):
 
 @both_stacks
 def test_a_duplicate_of_an_upload_that_streams_is_told_so(service, once):
-    with idempotency.reserved(service, once) as earlier:
-        assert earlier is None
+    with idempotency.reserved(service, once) as held:
+        assert held.earlier is None
         with pytest.raises(IdempotencyInProgress), idempotency.reserved(service, once):
             raise AssertionError("taken twice")
 
@@ -111,28 +111,48 @@ def test_an_upload_that_fails_gives_its_key_back(service, once):
     with pytest.raises(OSError, match="cut off"):
         broken()
 
-    with idempotency.reserved(service, once) as earlier:
-        assert earlier is None
+    with idempotency.reserved(service, once) as held:
+        assert held.earlier is None
 
 
 def test_an_upload_that_ended_is_found_again(service, once, tenant):
-    with idempotency.reserved(service, once), service.db.begin() as session:
-        once.finish(session, status=201, resource_id=tenant.id)
+    with idempotency.reserved(service, once) as held, service.db.begin() as session:
+        held.once.finish(session, status=201, resource_id=tenant.id)
 
-    with idempotency.reserved(service, once) as earlier:
+    with idempotency.reserved(service, once) as held:
+        earlier = held.earlier
         assert earlier is not None
         assert (earlier.status, earlier.resource_id) == (201, tenant.id)
 
 
 def test_the_key_of_a_process_that_died_is_free_after_a_minute(service, once):
-    assert idempotency._take(service, once) is None
+    idempotency._take(service, once)
     with pytest.raises(IdempotencyInProgress):
         idempotency._take(service, once)
+    fall_silent(service)
+
+    assert idempotency._take(service, once).earlier is None
+
+
+@both_stacks
+def test_a_process_that_was_only_paused_does_not_answer_for_who_took_its_key(service, once, tenant):
+    with idempotency.reserved(service, once) as paused:
+        fall_silent(service)
+        with idempotency.reserved(service, once) as held:
+            with pytest.raises(IdempotencyInProgress), service.db.begin() as session:
+                paused.once.finish(session, status=201, resource_id=tenant.id)
+            with service.db.begin() as session:
+                held.once.finish(session, status=201, resource_id=held.once.record_id)
+
+    with idempotency.reserved(service, once) as later:
+        assert later.earlier is not None
+        assert later.earlier.resource_id == held.once.record_id
+
+
+def fall_silent(service):
     with service.db.begin() as session:
         long_ago = clock(session) - timedelta(seconds=idempotency.DEAD_SECONDS + 1)
-        session.execute(update(IdempotencyRecord).values(created_at=long_ago))
-
-    assert idempotency._take(service, once) is None
+        session.execute(update(IdempotencyRecord).values(renewed_at=long_ago))
 
 
 def test_records_are_removed_when_their_time_is_over(client, service):

@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pytest
+from rich.color import Color
+from rich.style import Style
 
 from examples import demo, pictures
 
@@ -58,8 +60,9 @@ def test_draws_greys_on_a_terminal():
     (line,) = pictures.lines(image, coloured=True)
 
     assert line.plain == "▀"
-    style = line.spans[0].style
-    assert (style.color.triplet.red, style.bgcolor.triplet.red) == (10, 200)
+    assert line.spans[0].style == Style(
+        color=Color.from_rgb(10, 10, 10), bgcolor=Color.from_rgb(200, 200, 200)
+    )
 
 
 def test_puts_captions_under_pictures():

@@ -43,7 +43,9 @@ def send(
     columns: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
     np.savez(file, **columns)
     once = Once(caller.tenant_id, "POST /v1/datasets", ids.new().hex)
-    with spooled(service, file.getvalue()) as body, reserved(service, once):
-        row, is_new = arrivals.accept(service, caller, body, Format.NPZ, options or Options(), once, model_id)
+    with spooled(service, file.getvalue()) as body, reserved(service, once) as held:
+        row, is_new = arrivals.accept(
+            service, caller, body, Format.NPZ, options or Options(), held.once, model_id
+        )
     assert is_new
     return row

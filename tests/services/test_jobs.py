@@ -2,17 +2,19 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from app.db import clock
 from app.errors import JobNotCancellable, JobNotRetryable, NotFound
 from app.ids import new
 from app.service import Caller
-from app.services import jobs
+from app.services import job_wishes, jobs
 from app.services.jobs import Cause, LeaseLost, Signal, Stopped, Urgency
+from app.services.jobs.rows import LOG_CHARACTERS, LOG_LINES
 from app.tables import AuditEvent, Job, JobEvent
 from tests.conftest import a_tenant
 from tests.factories import a_job
@@ -255,7 +257,7 @@ def test_success_is_final(service, tenant, caller):
     with pytest.raises(LeaseLost):
         jobs.fail(service, claimed, Cause.INTERNAL)
     with pytest.raises(JobNotCancellable):
-        jobs.cancel(service, caller, job.id)
+        job_wishes.cancel(service, caller, job.id)
     assert jobs.renew(service, claimed) is Signal.LOST
     assert read(service, job).state == "succeeded"
 
@@ -329,6 +331,21 @@ def test_a_dependency_costs_attempts_after_a_quarter_of_an_hour(service, tenant)
     assert (read(service, job).state, read(service, job).error["cause"]) == ("failed", "dependency")
 
 
+def test_an_attempt_that_worked_for_long_begins_the_wait_anew(service, tenant):
+    job = a_job(service, tenant, max_attempts=1)
+    claimed = claim(service)
+    with service.db.begin() as session:
+        now = clock(session)
+    hours_ago, minutes_ago = now - timedelta(hours=3), now - timedelta(minutes=10)
+    change(service, job, stalled_since=hours_ago, stalls=9, started_at=minutes_ago)
+
+    jobs.fail(service, claimed, Cause.DEPENDENCY)
+
+    row = read(service, job)
+    assert (row.state, row.attempt, row.stalls) == ("queued", 0, 1)
+    assert row.stalled_since >= now
+
+
 def test_space_is_waited_for_however_long_it_takes(service, tenant):
     job = a_job(service, tenant, max_attempts=1)
     with service.db.begin() as session:
@@ -364,7 +381,7 @@ def test_a_job_whose_worker_leaves_is_queued_again_uncounted(service, tenant):
 def test_a_queued_job_is_cancelled_at_once(service, tenant, caller):
     job = a_job(service, tenant)
 
-    assert jobs.cancel(service, caller, job.id).state == "cancelled"
+    assert job_wishes.cancel(service, caller, job.id).state == "cancelled"
     row = read(service, job)
     assert (row.state, row.error["cause"], row.result) == ("cancelled", "cancelled", None)
     assert claim(service) is None
@@ -372,12 +389,26 @@ def test_a_queued_job_is_cancelled_at_once(service, tenant, caller):
         assert session.scalars(select(AuditEvent.action)).all() == ["job.cancelled"]
 
 
+def test_asking_again_is_audited_once(service, tenant, caller):
+    job = a_job(service, tenant)
+    claim(service)
+    for _ in range(3):
+        job_wishes.cancel(service, caller, job.id)
+    ended = a_job(service, tenant)
+    job_wishes.cancel(service, caller, ended.id)
+    with service.db.begin() as session:
+        jobs.cancel_in(session, caller, ended.id)
+
+    with service.db.read() as session:
+        assert session.scalars(select(AuditEvent.action)).all() == ["job.cancelled"] * 2
+
+
 def test_a_running_job_hears_of_its_cancellation(service, tenant, caller):
     job = a_job(service, tenant)
     claimed = claim(service)
 
-    assert jobs.cancel(service, caller, job.id).state == "cancelling"
-    assert jobs.cancel(service, caller, job.id).state == "cancelling"
+    assert job_wishes.cancel(service, caller, job.id).state == "cancelling"
+    assert job_wishes.cancel(service, caller, job.id).state == "cancelling"
     assert jobs.look(service, claimed) is Signal.CANCEL
     assert jobs.renew(service, claimed) is Signal.CANCEL
     jobs.cancelled(service, claimed)
@@ -388,7 +419,7 @@ def test_a_running_job_hears_of_its_cancellation(service, tenant, caller):
 def test_a_cancelled_job_does_not_publish(service, tenant, caller):
     job = a_job(service, tenant)
     claimed = claim(service)
-    jobs.cancel(service, caller, job.id)
+    job_wishes.cancel(service, caller, job.id)
 
     with pytest.raises(Stopped) as stopped:
         succeed(service, claimed)
@@ -399,7 +430,7 @@ def test_a_cancelled_job_does_not_publish(service, tenant, caller):
 def test_a_cancelling_job_that_loses_its_worker_is_cancelled(service, tenant, caller):
     job = a_job(service, tenant)
     claim(service)
-    jobs.cancel(service, caller, job.id)
+    job_wishes.cancel(service, caller, job.id)
     expire(service, job)
     jobs.sweep(service)
 
@@ -420,7 +451,7 @@ def test_cancel_racing_success_has_one_winner(service, tenant, caller):
 
         def cancel(job=job):
             try:
-                jobs.cancel(service, caller, job.id)
+                job_wishes.cancel(service, caller, job.id)
             except JobNotCancellable:
                 return "refused"
             return "accepted"
@@ -439,7 +470,7 @@ def test_a_purge_is_not_cancelled(service, tenant, caller):
     job = a_job(service, tenant, kind="purge")
 
     with pytest.raises(JobNotCancellable):
-        jobs.cancel(service, caller, job.id)
+        job_wishes.cancel(service, caller, job.id)
 
 
 def test_another_tenants_job_is_unknown(service, tenant):
@@ -447,7 +478,7 @@ def test_another_tenants_job_is_unknown(service, tenant):
     stranger = Caller(tenant_id=other.id, key_id=new(), scopes=frozenset({"admin"}))
     job = a_job(service, tenant)
 
-    for wish in (jobs.cancel, jobs.retry):
+    for wish in (job_wishes.cancel, job_wishes.retry):
         with pytest.raises(NotFound):
             wish(service, stranger, job.id)
 
@@ -456,8 +487,9 @@ def test_a_retry_is_a_new_job_that_names_the_old(service, tenant, caller):
     job = a_job(service, tenant, lane=new(), request={"seed": 3})
     jobs.fail(service, claim(service), Cause.INTERNAL)
 
-    again = jobs.retry(service, caller, job.id)
+    retried = job_wishes.retry(service, caller, job.id)
 
+    again = read(service, retried)
     assert (again.retry_of, again.state, again.request, again.lane) == (
         job.id,
         "queued",
@@ -468,11 +500,23 @@ def test_a_retry_is_a_new_job_that_names_the_old(service, tenant, caller):
     assert claim(service).id == again.id
 
 
+def test_a_retry_has_the_rights_of_who_asks_for_it(service, tenant, caller):
+    job = a_job(service, tenant, request={"may_promote": True})
+    jobs.fail(service, claim(service), Cause.INTERNAL)
+    trainer = replace(caller, scopes=frozenset({"read", "train"}))
+
+    by_trainer = job_wishes.retry(service, trainer, job.id)
+    by_admin = job_wishes.retry(service, caller, job.id)
+
+    assert read(service, by_trainer).request == {"may_promote": False}
+    assert read(service, by_admin).request == {"may_promote": True}
+
+
 def test_a_job_that_is_not_over_cannot_be_retried(service, tenant, caller):
     job = a_job(service, tenant)
 
     with pytest.raises(JobNotRetryable):
-        jobs.retry(service, caller, job.id)
+        job_wishes.retry(service, caller, job.id)
 
 
 # the story and the bell
@@ -489,6 +533,37 @@ def test_the_story_ends_with_done(service, tenant):
         assert last.data == {"state": "succeeded", "result": {"version": 1}, "error": None}
         assert jobs.events_after(session, job.id, lines[1].sequence)[0].sequence == lines[2].sequence
         assert session.query(JobEvent).count() == 4
+
+
+def test_the_log_tells_why_attempts_ended(service, tenant):
+    job = a_job(service, tenant)
+    jobs.requeue(service, claim(service), "worker stopped")
+    claim(service)
+    expire(service, job)
+    jobs.sweep(service)
+    jobs.fail(service, claim(service), Cause.INVALID_INPUT, "no such class")
+
+    assert [line["message"] for line in story(service, job, "log")] == [
+        "Attempt 1 ended: worker stopped; tries again.",
+        "Attempt 1 ended: worker-lost; tries again.",
+        "Attempt 2 failed: invalid-input. no such class",
+    ]
+
+
+def test_the_log_of_a_job_is_bounded(service, tenant):
+    job = a_job(service, tenant)
+    claimed = claim(service)
+    with service.db.begin() as session:
+        for _ in range(LOG_LINES):
+            jobs.say(session, job.id, clock(session), "log", {"message": ""})
+    jobs.note(service, claimed, "one too many")
+    long = a_job(service, tenant)
+    jobs.note(service, claim(service), "x" * 10_000)
+
+    with service.db.read() as session:
+        of_job = select(func.count()).where(JobEvent.job_id == job.id, JobEvent.event == "log")
+        assert session.scalar(of_job) == LOG_LINES
+    assert [len(line["message"]) for line in story(service, long, "log")] == [LOG_CHARACTERS]
 
 
 class CountingBell:

@@ -150,6 +150,25 @@ def read(service):
         return change_counter(session)
 
 
+def test_no_error_of_one_look_ends_the_thread(service, monkeypatch):
+    memory = Memory(service.db, every=0.02)
+    real, failures = memory.refresh, iter([True])
+
+    def flaky():
+        if next(failures, False):
+            raise RuntimeError("a driver's own")
+        real()
+
+    monkeypatch.setattr(memory, "refresh", flaky)
+    memory.get("a", Counted())
+    memory.start()
+
+    until = time.monotonic() + 10
+    while memory.peek("a") is not None:  # the first counter that it reads drops what was loaded before
+        assert time.monotonic() < until
+    memory.stop()
+
+
 def test_without_a_database_for_long_it_forgets(service, monkeypatch):
     monkeypatch.setattr(module, "BLIND_SECONDS", 0.1)
     memory = Memory(service.db, every=0.02)

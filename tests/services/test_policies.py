@@ -12,7 +12,7 @@ from app.db import clock
 from app.errors import DimensionMismatch, TooFewSamples, ValidationFailed
 from app.schemas.models import ModelChange
 from app.service import Caller
-from app.services import access, datasets, history, jobs, models, offers, policies, snapshots
+from app.services import access, datasets, history, job_wishes, jobs, models, offers, policies, snapshots
 from app.services import aliases as alias_service
 from app.services.aliases import of_model
 from app.services.paging import Page, Place
@@ -405,7 +405,7 @@ def test_gives_up_on_a_dataset_that_jobs_keep_failing_on(service, caller):
 def test_does_not_take_up_again_what_a_caller_cancelled(service, caller):
     model = a_policy_model(service, caller)
     row = offer(service, caller, model, rows(cat=3))
-    jobs.cancel(service, caller, updates_of(service, model)[0].id)
+    job_wishes.cancel(service, caller, updates_of(service, model)[0].id)
     assert policies.sweep(service) == 0
     assert state_of(service, model, row) == offers.REFUSED
     offer_again(service, caller, model, row)

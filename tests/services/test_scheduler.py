@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 from uuid import UUID
 
@@ -10,7 +11,8 @@ from sqlalchemy import select, update
 
 from app.db import clock
 from app.ids import new
-from app.services import jobs, orphans, scheduler
+from app.services import idempotency, jobs, orphans, scheduler
+from app.services.idempotency import Once
 from app.services.jobs import Cause
 from app.services.scheduler import Scheduler, hold, release
 from app.tables import Checkpoint, Dataset, Holder, IdempotencyRecord, Job, Model, Upload
@@ -217,17 +219,33 @@ def test_a_tenants_key_stays_however_old(service, tenant):
 
 
 @pytest.mark.parametrize("writer", ["upload", "job"])
-def test_nothing_goes_that_a_writer_under_way_may_still_name(service, tenant, writer):
+def test_nothing_goes_that_a_writer_under_way_may_still_name(service, tenant, writer, monkeypatch):
     stored(service)
     if writer == "upload":
-        add_answer(service, tenant, age=timedelta(hours=3), status=None)
+        monkeypatch.setattr(idempotency, "RENEW_SECONDS", 0.01)
+        upload = idempotency.reserved(service, Once(tenant.id, "POST /v1/datasets", "key"))
     else:
         a_job(service, tenant)
         jobs.claim(service, ["cpu"], "me")
-        with service.db.begin() as session:
-            session.execute(update(Job).values(started_at=clock(session) - timedelta(hours=3)))
+        upload = nullcontext()
+    with upload:
+        begun_long_ago(service)
+        assert orphans.remove_orphans(service) == 0
 
-    assert orphans.remove_orphans(service) == 0
+
+def begun_long_ago(service):
+    """Put the start of what is under way three hours back, and wait until an upload is renewed after it."""
+    with service.db.begin() as session:
+        then = clock(session) - timedelta(hours=3)
+        session.execute(update(Job).values(started_at=then))
+        session.execute(update(IdempotencyRecord).values(created_at=then, renewed_at=then))
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with service.db.read() as session:
+            if then not in session.scalars(select(IdempotencyRecord.renewed_at)).all():
+                return
+        time.sleep(0.01)
+    raise AssertionError("the upload was never renewed")
 
 
 def test_half_written_files_go(service):

@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from app.db import clock
-from app.services import jobs, scrape
+from app.services import jobs, readiness, scrape
 from app.services.jobs import Cause
 from app.tables import Job
 from tests.factories import a_job
@@ -63,3 +64,34 @@ def test_it_measures_how_long_jobs_waited_and_ran(service, tenant):
         name = f"palimpsest_job_{what}_seconds"
         assert found[f"{name}_sum", "nap"] == pytest.approx(seconds, abs=0.01)
         assert (found[f"{name}_bucket", below, "nap"], found[f"{name}_bucket", above, "nap"]) == (0, 1)
+
+
+def test_it_reads_the_database_once_for_many_who_ask_at_once(service, tenant, monkeypatch):
+    reads = []
+    real = service.db.read
+    monkeypatch.setattr(service.db, "read", lambda: reads.append(1) or real())
+    monkeypatch.setattr("app.services.brief.SECONDS", 3_600.0)
+
+    assert len({scrape.text(service).decode().count("palimpsest_jobs_in_state") for _ in range(5)}) == 1
+    assert len(reads) == 1
+
+
+def test_without_the_database_it_tells_what_it_counted_itself(service, monkeypatch):
+    def away():
+        raise OperationalError("SELECT", {}, Exception("away"))
+
+    monkeypatch.setattr(service.db, "read", away)
+    text = scrape.text(service).decode()
+
+    assert "process_cpu_seconds_total" in text
+    assert "palimpsest_jobs_in_state" not in text
+
+
+def test_readiness_is_looked_at_once_for_many_who_ask_at_once(service, monkeypatch):
+    looks = []
+    real = service.bell.answers
+    monkeypatch.setattr(service.bell, "answers", lambda: looks.append(1) or real())
+    monkeypatch.setattr("app.services.brief.SECONDS", 3_600.0)
+
+    assert {readiness.look(service).database for _ in range(5)} == {"ok"}
+    assert len(looks) == 1

@@ -77,6 +77,18 @@ def test_a_process_that_keeps_exiting_is_started_ever_more_slowly(supervise):
     assert pauses == sorted(pauses)
 
 
+def test_one_that_cannot_be_started_does_not_end_the_others():
+    supervisor = Supervisor({"missing": ["/nowhere/at/all"], "one": SLEEP}, dict(os.environ), 10.0)
+    supervisor.start()
+    try:
+        missing, one = supervisor.children
+        until(lambda: missing.failures >= 2)
+        assert list(supervisor.pids()) == ["one"]
+    finally:
+        supervisor.stop()
+    assert one.process.poll() is not None
+
+
 SERVE = """
 import sys, time
 from app import config
@@ -121,7 +133,7 @@ def test_a_child_reads_the_settings_of_its_parent(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PALIMPSEST__API__PORT", "1")
     settings = Settings(
-        data_dir="relative", api=Api(port=2), jobs=Jobs(lease_seconds=1.5), files=Files(keys=tmp_path / "k")
+        data_dir="relative", api=Api(port=2), jobs=Jobs(lease_seconds=31.5), files=Files(keys=tmp_path / "k")
     )
 
     read = config.load(environ=environment(settings)).settings

@@ -1,11 +1,15 @@
 """What a lost worker leaves for its successor."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 
-from app.services import jobs
+from app.services import job_reads, jobs
 from app.services.jobs import LeaseLost
+from app.services.paging import Page
 from app.tables import Checkpoint, Job
 from tests.services.learning import a_dataset, a_model, rows, submit
 from workers.checkpoints import JobCheckpoint
@@ -19,8 +23,8 @@ def claimed(service, tenant, caller):
     return jobs.claim(service, ["cpu"], "test")
 
 
-def a_checkpoint(service, claimed, **left_out):
-    return JobCheckpoint(service, claimed, ledger_sequence=0, left_out=left_out)
+def a_checkpoint(service, claimed, params=None, **left_out):
+    return JobCheckpoint(service, claimed, ledger_sequence=0, left_out=left_out, params=params or {})
 
 
 def test_gives_back_the_newest_state(service, claimed):
@@ -53,6 +57,36 @@ def test_does_not_resume_a_state_that_other_rows_made(service, claimed):
     a_checkpoint(service, claimed, aa=[1]).save(STATE)
     assert a_checkpoint(service, claimed, aa=[1, 2]).load() is None
     assert a_checkpoint(service, claimed, aa=[1]).load() is not None
+
+
+def test_does_not_resume_a_state_that_other_parameters_made(service, claimed):
+    a_checkpoint(service, claimed, {"batch_size": 64}).save(STATE)
+    assert a_checkpoint(service, claimed, {"batch_size": 32}).load() is None
+    assert a_checkpoint(service, claimed, {"batch_size": 64}).load() is not None
+
+
+def test_a_state_that_the_database_does_not_take_stops_nobody(service, claimed, monkeypatch):
+    checkpoint = a_checkpoint(service, claimed)
+    checkpoint.save(STATE)
+    begin = service.db.begin
+
+    @contextmanager
+    def away_at_the_commit():
+        with begin() as session:
+            yield session
+        raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
+
+    with monkeypatch.context() as absence:
+        absence.setattr(service.db, "begin", away_at_the_commit)
+        checkpoint.save({"epoch": torch.tensor(5)})  # nobody knows whether the commit came through: it did
+    assert checkpoint.load()["epoch"] == 5
+
+
+def test_tells_the_log_that_it_resumed(service, claimed):
+    a_checkpoint(service, claimed).save(STATE)
+    a_checkpoint(service, claimed).load()
+    lines = job_reads.lines(service, claimed.tenant_id, claimed.id, Page(9, None), "log").rows
+    assert [line.data["message"] for line in lines] == ["Attempt 1: goes on from a checkpoint."]
 
 
 def test_does_not_resume_a_damaged_state(service, claimed):

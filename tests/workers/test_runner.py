@@ -1,14 +1,21 @@
 """What the runner makes of an error, and how a job reports."""
 
 import errno
+import io
+import json
+import logging
+from dataclasses import replace
 from functools import partial
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from app import ids, logs
 from app.errors import ArtifactCorrupt, StorageFull, ValidationFailed
-from app.services import jobs
+from app.ids import new
+from app.services import job_reads, job_wishes, jobs
 from app.services.jobs import LeaseLost, Signal, Stopped
+from app.services.paging import Page
 from tests.factories import a_job
 from tests.workers.watching import read
 from workers import runner
@@ -34,7 +41,9 @@ def stack():
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out-of-memory"),
         (Superseded("1 row was erased"), "superseded-by-erasure"),
         (RuntimeError("shapes do not match"), "internal"),
-        (OSError(errno.EACCES, "Permission denied"), "internal"),
+        (OSError(errno.EACCES, "Permission denied"), "dependency"),
+        (OSError(errno.EIO, "Input/output error"), "dependency"),
+        (OSError(errno.ESTALE, "Stale file handle"), "dependency"),
     ],
 )
 def test_it_names_the_cause_of_an_error(error, cause):
@@ -71,6 +80,34 @@ def test_progress_only_rises_and_is_written_once_a_second(service, claimed, monk
     assert written == [0.1, 0.1, 0.3, 0.3, 0.3]
 
 
+def test_a_database_that_is_away_for_a_moment_does_not_stop_the_job(service, claimed, monkeypatch):
+    def away(*_, **__):
+        raise OperationalError("UPDATE jobs", {}, Exception("database is locked"))
+
+    report = Reporter(service, claimed, lambda: Signal.CONTINUE)
+    with monkeypatch.context() as absence:
+        absence.setattr("app.services.jobs.progress", away)
+        report(0.1, "train")
+    monkeypatch.setattr("workers.progress.EVERY", 0.0)
+    report(0.2, "train")
+
+    assert read(service, claimed).progress["fraction"] == 0.2
+
+
+def test_the_log_names_each_phase_once(service, claimed, monkeypatch):
+    monkeypatch.setattr("workers.progress.EVERY", 0.0)
+    report = Reporter(service, claimed, lambda: Signal.CONTINUE)
+    for phase in ("loading", "train", "train", "saving"):
+        report(0.5, phase)
+
+    lines = job_reads.lines(service, claimed.tenant_id, claimed.id, Page(9, None), "log").rows
+    assert [line.data["message"] for line in lines] == [
+        "Attempt 1: loading.",
+        "Attempt 1: train.",
+        "Attempt 1: saving.",
+    ]
+
+
 def test_progress_estimates_what_is_left(service, claimed, monkeypatch):
     now = [100.0]
     monkeypatch.setattr("workers.progress.time.monotonic", lambda: now[0])
@@ -89,7 +126,7 @@ def test_a_report_stops_the_job_when_its_worker_says_so(service, claimed):
 
 
 def test_a_report_finds_a_cancellation_itself(service, caller, claimed):
-    jobs.cancel(service, caller, claimed.id)
+    job_wishes.cancel(service, caller, claimed.id)
 
     with pytest.raises(Stopped):
         Reporter(service, claimed, lambda: Signal.CONTINUE)(0.5)
@@ -102,3 +139,36 @@ def test_an_unknown_kind_fails_and_is_not_tried_again(service, tenant):
     runner.run(service, claimed, lambda: Signal.CONTINUE)
 
     assert (read(service, job).state, read(service, job).error["cause"]) == ("failed", "internal")
+
+
+def test_the_lines_of_a_job_name_it_and_who_asked(service, claimed, monkeypatch):
+    stream = io.StringIO()
+
+    class Module:
+        @staticmethod
+        def run(service, claimed, report):
+            logging.getLogger("a method").warning("said")
+            jobs_done(service, claimed)
+
+    monkeypatch.setattr("workers.runner.importlib.import_module", lambda _: Module)
+    named = replace(claimed, request_id="req_1", model_id=new())
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    logs.configure(stream)
+    try:
+        runner.run(service, named, lambda: Signal.CONTINUE, {"nap": "a.module"})
+        logging.getLogger("after").warning("the job")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    said = next(line for line in lines if line["event"] == "said")
+    assert (said["job_id"], said["request_id"]) == (ids.encode("job", claimed.id), "req_1")
+    assert (said["tenant"], said["model"]) == (claimed.tenant_id.hex, ids.encode("mdl", named.model_id))
+    assert "job_id" not in lines[-1]
+
+
+def jobs_done(service, claimed):
+    with service.db.begin() as session:
+        jobs.finish(session, claimed, {})

@@ -5,14 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import delete, select
+from sqlalchemy.exc import OperationalError
 
 from app import ids
+from app.db import clock
 from app.methods.parts.grid import quantise
-from app.services import jobs, ledger, snapshots, versions
+from app.services import job_wishes, jobs, ledger, snapshots, versions
 from app.services.jobs import Signal
 from app.tables import (
     Alias,
     Job,
+    LedgerEntry,
     RestrictedRow,
     Version,
     VersionClass,
@@ -30,6 +33,7 @@ from tests.services.learning import (
     run_next,
     submit,
 )
+from workers import plan as plans
 from workers import runner, update
 
 
@@ -266,10 +270,87 @@ def test_writes_nothing_when_its_lease_moved_on(service, tenant, caller, monkeyp
         service.vault.keys.open(saved[0].key_id)
 
 
+def away(*_, **__):
+    raise OperationalError("COMMIT", {}, Exception("the connection is gone"))
+
+
+def test_publishes_although_the_database_is_away_for_a_moment(service, tenant, caller, monkeypatch):
+    monkeypatch.setattr(update, "PAUSES", (0.0, 0.0))
+    model = a_model(service, caller)
+    submit(service, caller, model, [a_dataset(service, tenant.id, rows(ant=3, bee=3))])
+    real, absences = jobs.finish, iter([True, True])
+    monkeypatch.setattr(jobs, "finish", lambda *given: away() if next(absences, False) else real(*given))
+
+    done = run_next(service)
+
+    assert (done.state, done.attempt) == ("succeeded", 1)
+    (version,) = versions_of(service, model)
+    assert snapshots.load(service, version.id).snapshot.classes == ("ant", "bee")
+
+
+def test_keeps_what_it_published_where_it_did_not_hear_of_the_commit(service, tenant, caller, monkeypatch):
+    monkeypatch.setattr(update, "PAUSES", (0.0, 0.0))
+    model = a_model(service, caller)
+    submit(service, caller, model, [a_dataset(service, tenant.id, rows(ant=3, bee=3))])
+    real = update._publish
+
+    def unheard(*given):
+        real(*given)
+        away()
+
+    monkeypatch.setattr(update, "_publish", unheard)
+
+    assert run_next(service).state == "succeeded"
+    (version,) = versions_of(service, model)
+    assert snapshots.load(service, version.id).snapshot.classes == ("ant", "bee")
+
+
+def test_records_the_parameters_that_were_used_after_memory_ran_out(service, tenant, caller):
+    model = a_model(service, caller, network={"name": "mlp", "params": {"hidden": [8]}})
+    data = a_dataset(service, tenant.id, rows(ant=20, bee=20))
+    submit(service, caller, model, [data], "supervised", {"epochs": 1, "batch_size": 32})
+    claimed = jobs.claim(service, ["cpu"], "test")
+    jobs.fail(service, claimed, jobs.Cause.OUT_OF_MEMORY)
+
+    done = run_next(service)
+
+    assert done.state == "succeeded", done.error
+    (version,) = versions_of(service, model)
+    assert (version.params["epochs"], version.params["batch_size"]) == (1, 16)
+
+
+def test_an_entry_that_comes_while_rows_are_chosen_is_newer_than_the_plan(
+    service, tenant, caller, monkeypatch
+):
+    data = a_dataset(service, tenant.id, rows(ant=3, bee=3))
+    submit(service, caller, a_model(service, caller), [data])
+    claimed = jobs.claim(service, ["cpu"], "test")
+    real = ledger.unusable
+
+    def meanwhile(session, datasets):
+        found = real(session, datasets)
+        session.add(
+            LedgerEntry(
+                tenant_id=tenant.id,
+                request_id=ids.new(),
+                kind="approve",
+                scope="samples",
+                actor="test",
+                created_at=clock(session),
+            )
+        )
+        session.flush()
+        return found
+
+    monkeypatch.setattr(ledger, "unusable", meanwhile)
+
+    assert plans.make(service, claimed).ledger_sequence == 0
+
+
 def test_publishes_nothing_when_cancelled_before_publication(service, tenant, caller, monkeypatch):
     model = a_model(service, caller)
     submitted = submit(service, caller, model, [a_dataset(service, tenant.id, rows(ant=3, bee=3))])
-    before_publication(monkeypatch, lambda: jobs.cancel(service, caller, submitted.id))
+    before_publication(monkeypatch, lambda: job_wishes.cancel(service, caller, submitted.id))
     assert run_next(service).state == "cancelled"
     assert versions_of(service, model) == []
 
@@ -278,7 +359,7 @@ def test_stops_where_it_is_told_to(service, tenant, caller):
     model = a_model(service, caller)
     submitted = submit(service, caller, model, [a_dataset(service, tenant.id, rows(ant=3, bee=3))])
     claimed = jobs.claim(service, ["cpu"], "test")
-    jobs.cancel(service, caller, submitted.id)
+    job_wishes.cancel(service, caller, submitted.id)
     assert claimed is not None
     runner.run(service, claimed, lambda: Signal.CANCEL)
     assert job(service, submitted.id).state == "cancelled"

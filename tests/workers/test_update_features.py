@@ -103,6 +103,23 @@ def test_learns_in_the_features_of_uploaded_weights(service, tenant, caller):
     assert np.abs(stored.x.astype(int) - expected).max() <= 1
 
 
+def test_looks_once_at_a_dataset_without_rows(service, tenant, caller, monkeypatch):
+    data = a_dataset(service, tenant.id, [])
+    feature_map = its_map(service, tenant, a_model(service, caller))
+    network = networks.load(NetworkSpec(name="identity"), InputSpec(kind="vector", shape=(WIDTH,)), {})
+    real, made = features.make, []
+
+    def make(*given):
+        made.append(real(*given))
+        assert len(made) < 3, "it would go on for ever"
+        return made[-1]
+
+    monkeypatch.setattr(features, "make", make)
+    features.ensure(service, data.id, feature_map, network, "normalised", torch.device("cpu"), lambda _: None)
+
+    assert made == [[]]
+
+
 def test_stores_features_once_when_two_jobs_race(service, tenant, caller):
     data = a_dataset(service, tenant.id, rows(ant=9, bee=9))
     created = a_model(service, caller)

@@ -10,7 +10,7 @@ import pytest
 from app.errors import JobNotCancellable
 from app.ids import new
 from app.service import open_service
-from app.services import jobs
+from app.services import job_wishes
 from tests.conftest import STACKS, a_tenant, settings_on
 from tests.workers.conftest import SOON, worker_of
 from tests.workers.watching import Nap, computing, gone, read, until
@@ -83,7 +83,7 @@ def test_it_leaves_other_queues_alone(service, worker, nap):
 def test_a_cancelled_job_stops_and_its_process_stays(service, caller, worker, nap):
     job = nap(seconds=60)
     pid = job.noted("start")[2]
-    jobs.cancel(service, caller, job.id)
+    job_wishes.cancel(service, caller, job.id)
 
     assert job.done().state == "cancelled"
     assert nap().done().result["pid"] == pid
@@ -92,7 +92,7 @@ def test_a_cancelled_job_stops_and_its_process_stays(service, caller, worker, na
 def test_a_cancelled_job_that_does_not_stop_is_ended(service, caller, worker, nap):
     job = nap(hold="computing")
     pid = job.noted("computing")[2]
-    jobs.cancel(service, caller, job.id)
+    job_wishes.cancel(service, caller, job.id)
 
     assert job.done().state == "cancelled"
     assert gone(pid)
@@ -102,7 +102,7 @@ def test_a_cancelled_job_that_does_not_stop_is_ended(service, caller, worker, na
 def test_a_cancel_before_the_publication_wins(service, caller, worker, nap):
     job = nap(hold="saved")
     job.noted("saved")
-    jobs.cancel(service, caller, job.id)
+    job_wishes.cancel(service, caller, job.id)
     job.let_go()
 
     row = job.done()
@@ -113,7 +113,7 @@ def test_a_cancel_during_the_publication_comes_too_late(service, caller, worker,
     job = nap(hold="publishing")
     job.noted("publishing")
     with ThreadPoolExecutor(1) as pool:
-        cancel = pool.submit(jobs.cancel, service, caller, job.id)
+        cancel = pool.submit(job_wishes.cancel, service, caller, job.id)
         job.let_go()
         with pytest.raises(JobNotCancellable):
             cancel.result()
@@ -129,7 +129,7 @@ def test_a_job_without_lane_makes_way_for_one_with_a_lane(service, caller, worke
     assert urgent.done().state == "succeeded"
     until(lambda: len(free.lines("start")) == 2)
     assert read(service, free.job).attempt == 1
-    jobs.cancel(service, caller, free.id)
+    job_wishes.cancel(service, caller, free.id)
     free.done()
 
 

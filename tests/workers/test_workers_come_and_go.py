@@ -6,7 +6,7 @@ import pytest
 
 from app.config import Jobs
 from app.ids import new
-from app.services import jobs
+from app.services import job_wishes
 from tests.workers.watching import Nap, computing, gone, read, until
 
 
@@ -33,7 +33,7 @@ def test_two_workers_share_a_lane_one_job_at_a_time(start_worker, nap):
 
 def test_a_cancel_made_while_no_worker_is_there_holds(service, caller, start_worker, nap):
     cancelled, other = nap(), nap()
-    jobs.cancel(service, caller, cancelled.id)
+    job_wishes.cancel(service, caller, cancelled.id)
     start_worker()
 
     assert other.done().state == "succeeded"

@@ -13,20 +13,19 @@ from app.services.jobs.leases import (
     Stopped,
     guard,
     look,
+    note,
     note_fenced,
     progress,
     renew,
 )
 from app.services.jobs.rows import ACTIVE, DONE, Cause, State, Urgency, new_job, say
-from app.services.jobs.sweeps import lane_head, sweep, waiting
+from app.services.jobs.sweeps import lane_head, sweep, waiting, waiting_on
 from app.services.jobs.wishes import (
     blocked_by,
-    cancel,
     cancel_in,
     check_cancellable,
     events_after,
     own,
-    retry,
     retry_in,
 )
 
@@ -41,7 +40,6 @@ __all__ = [
     "Stopped",
     "Urgency",
     "blocked_by",
-    "cancel",
     "cancel_in",
     "cancelled",
     "check_cancellable",
@@ -54,14 +52,15 @@ __all__ = [
     "lane_head",
     "look",
     "new_job",
+    "note",
     "note_fenced",
     "own",
     "progress",
     "renew",
     "requeue",
-    "retry",
     "retry_in",
     "say",
     "sweep",
     "waiting",
+    "waiting_on",
 ]

@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.service import Service
 from app.services.jobs.leases import ClaimedJob, guard, hold
-from app.services.jobs.rows import DONE, Cause, State, say
+from app.services.jobs.rows import DONE, Cause, State, log_line, say
 from app.tables import Checkpoint, Job
 
 FINAL = (Cause.INVALID_INPUT, Cause.ARTIFACT_CORRUPT, Cause.TIMEOUT, Cause.INTERNAL)
 LOST_WORKERS = 2  # a job that takes a third one with it is poison
 FIRST_WAIT, LONGEST_WAIT = 2.0, 300.0  # seconds
+WORKED = timedelta(seconds=LONGEST_WAIT)  # an attempt that ran that long had what it needs
 FREE_STALL = timedelta(minutes=15)  # that long, waiting for a dependency costs no attempt
 
 SENTENCES = {
@@ -65,8 +66,9 @@ def requeue(service: Service, claimed: ClaimedJob, why: str) -> None:
         if job.cancel_requested:
             cancel_row(session, job, now)
         else:
+            ended = job.attempt
             job.attempt -= 1
-            queue_again(session, job, now, now, why)
+            queue_again(session, job, now, now, why, ended)
 
 
 def end_attempt(
@@ -78,6 +80,7 @@ def end_attempt(
     errors: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """The rules of `Cause` on a row that is held."""
+    ended = job.attempt
     job.lost += cause is Cause.WORKER_LOST
     job.ooms += cause is Cause.OUT_OF_MEMORY
     if job.cancel_requested:
@@ -85,7 +88,7 @@ def end_attempt(
     elif (wait := _wait(job, cause, now)) is None:
         fail_row(session, job, cause, now, detail, errors)
     else:
-        queue_again(session, job, now, now + wait, cause.value)
+        queue_again(session, job, now, now + wait, cause.value, ended)
 
 
 def fail_row(
@@ -97,6 +100,7 @@ def fail_row(
     errors: Sequence[Mapping[str, str]] = (),
 ) -> None:
     job.error = {"cause": cause, "detail": detail or SENTENCES.get(cause, ""), "errors": list(errors)}
+    log_line(session, job.id, now, f"Attempt {job.attempt} failed: {cause}. {job.error['detail']}".strip())
     _close(session, job, State.FAILED, now)
 
 
@@ -105,13 +109,17 @@ def cancel_row(session: Session, job: Job, now: datetime) -> None:
     _close(session, job, State.CANCELLED, now)
 
 
-def queue_again(session: Session, job: Job, now: datetime, due: datetime, why: str) -> None:
+def queue_again(session: Session, job: Job, now: datetime, due: datetime, why: str, ended: int) -> None:
+    """Queue a job whose attempt number `ended` came to nothing; `why` says so in its story."""
     job.state = State.QUEUED
     job.queued_at = now
     job.not_before = due
     job.lease_owner = job.lease_expires_at = None
     job.revision += 1
     say(session, job.id, now, "state", {"state": State.QUEUED, "attempt": job.attempt, "after": why})
+    pause = (due - now).total_seconds()
+    then = f"tries again in {pause:.0f} s" if pause >= 1 else "tries again"
+    log_line(session, job.id, now, f"Attempt {ended} ended: {why}; {then}.")
 
 
 def drop_checkpoints(service: Service) -> int:
@@ -157,8 +165,8 @@ def _wait(job: Job, cause: Cause, now: datetime) -> timedelta | None:
 
 def _stall(job: Job, cause: Cause, now: datetime) -> timedelta | None:
     """Exponential backoff with full jitter. Space on a disk is waited for however long it takes."""
-    if job.stalled_since is None:
-        job.stalled_since = now
+    if job.stalled_since is None or (job.started_at is not None and now - job.started_at > WORKED):
+        job.stalled_since, job.stalls = now, 0
     if cause is Cause.STORAGE_FULL or now - job.stalled_since < FREE_STALL:
         job.attempt -= 1
     elif job.attempt >= job.max_attempts:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.db import clock
 from app.service import Service
-from app.services.jobs.rows import ACTIVE, State, locked, say
+from app.services.jobs.rows import ACTIVE, State, locked, log_line, say
 from app.tables import Job
 
 
@@ -94,8 +94,8 @@ def look(service: Service, claimed: ClaimedJob) -> Signal:
     return signal
 
 
-def progress(service: Service, claimed: ClaimedJob, told: Mapping[str, Any]) -> Signal:
-    """Write how far the job is; callers come at most once a second."""
+def progress(service: Service, claimed: ClaimedJob, told: Mapping[str, Any], note: str = "") -> Signal:
+    """Write how far the job is, and a line for its log; callers come at most once a second."""
     with service.db.begin() as session:
         row = session.execute(
             update(Job)
@@ -104,8 +104,18 @@ def progress(service: Service, claimed: ClaimedJob, told: Mapping[str, Any]) -> 
             .returning(Job.cancel_requested)
         ).one_or_none()
         if row is not None:
-            say(session, claimed.id, clock(session), "progress", told)
+            now = clock(session)
+            say(session, claimed.id, now, "progress", told)
+            if note:
+                log_line(session, claimed.id, now, note)
     return _signal(row)
+
+
+def note(service: Service, claimed: ClaimedJob, message: str) -> None:
+    """Write a line for the log of a job that is still held."""
+    with service.db.begin() as session:
+        if locked(session, select(Job).where(*_held(claimed))) is not None:
+            log_line(session, claimed.id, clock(session), message)
 
 
 def guard(session: Session, claimed: ClaimedJob) -> Job:

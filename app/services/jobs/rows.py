@@ -8,12 +8,15 @@ from enum import IntEnum, StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from app import ids
 from app.db import clock
 from app.tables import Job, JobDataset, JobEvent
+
+LOG_LINES = 200  # of one job
+LOG_CHARACTERS = 500  # of one line
 
 
 class State(StrEnum):
@@ -104,6 +107,13 @@ def new_job(
 def say(session: Session, job_id: UUID, now: datetime, event: str, data: Mapping[str, Any]) -> None:
     """Add a line to a job's story. Callers hold the job's row, so lines stand in the order of commits."""
     session.add(JobEvent(job_id=job_id, created_at=now, event=event, data=dict(data)))
+
+
+def log_line(session: Session, job_id: UUID, now: datetime, message: str) -> None:
+    """Add a line for people to a job's story, shortened where it is long; none where there are many."""
+    written = select(func.count()).where(JobEvent.job_id == job_id, JobEvent.event == "log")
+    if session.scalar(written) < LOG_LINES:  # type: ignore[operator]
+        say(session, job_id, now, "log", {"message": message[:LOG_CHARACTERS]})
 
 
 def locked(session: Session, query: Select[Job]) -> Job | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import exists, or_, select, update
+from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.service import Service
@@ -31,6 +32,12 @@ def sweep(service: Service) -> Swept:
     """Take back expired leases, then ring for every job that could start and that nobody has come for."""
     expired = _expire(service)
     return Swept(expired, _ring(service))
+
+
+def waiting_on(session: Session, lane: UUID) -> bool:
+    """Whether a job of this lane is queued or running."""
+    unfinished = (State.QUEUED, *ACTIVE)
+    return bool(session.scalar(select(exists().where(Job.lane == lane, Job.state.in_(unfinished)))))
 
 
 def waiting(service: Service, queues: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import and_, or_, select, tuple_
@@ -12,21 +13,13 @@ from sqlalchemy.orm import Session, aliased
 from app import ids
 from app.db import clock
 from app.errors import JobNotCancellable, JobNotRetryable, NotFound
-from app.service import Caller, Service
+from app.service import Caller
 from app.services import audit
 from app.services.jobs.ends import cancel_row
 from app.services.jobs.rows import ACTIVE, DONE, State, locked, new_job, say
 from app.tables import Job, JobDataset, JobEvent
 
 NEVER_CANCELLED = ("purge",)  # a deletion that was accepted is carried out
-
-
-def cancel(service: Service, caller: Caller, job_id: UUID) -> Job:
-    """Cancel a job: a queued one at once, a running one at its next safe point."""
-    with service.db.begin() as session:
-        job = own(session, caller, job_id)
-        check_cancellable(job)
-        return cancel_in(session, caller, job_id)
 
 
 def check_cancellable(job: Job) -> None:
@@ -36,37 +29,31 @@ def check_cancellable(job: Job) -> None:
 
 
 def cancel_in(session: Session, caller: Caller, job_id: UUID) -> Job:
-    """`cancel` inside a transaction of the caller; a job that has ended stays as it is."""
+    """Cancel a job: a queued one at once, a running one at its next safe point. Asking again, or of a job
+    that has ended, changes nothing."""
     job, now = own(session, caller, job_id), clock(session)
+    if job.state not in (State.QUEUED, State.RUNNING):
+        return job
+    job.cancel_requested = True
     if job.state == State.QUEUED:
-        job.cancel_requested = True
         cancel_row(session, job, now)
-    elif job.state == State.RUNNING:
-        job.cancel_requested = True
+    else:
         job.state = State.CANCELLING
         job.revision += 1
         say(session, job.id, now, "state", {"state": State.CANCELLING})
-    if job.cancel_requested:
-        audit.record(
-            session,
-            tenant_id=caller.tenant_id,
-            actor=caller.actor,
-            action="job.cancelled",
-            resources={"job": job.id},
-        )
-    return job
-
-
-def retry(service: Service, caller: Caller, job_id: UUID) -> Job:
-    """Queue a new job that does what a failed or cancelled one was to do."""
-    with service.db.begin() as session:
-        job = retry_in(session, caller, job_id)
-    service.bell.ring(job.id, job.queue)
+    audit.record(
+        session,
+        tenant_id=caller.tenant_id,
+        actor=caller.actor,
+        action="job.cancelled",
+        resources={"job": job.id},
+    )
     return job
 
 
 def retry_in(session: Session, caller: Caller, job_id: UUID) -> Job:
-    """`retry` inside a transaction of the caller, who rings after its commit."""
+    """A new job that does what a failed or cancelled one was to do, with the rights of who asks now. The
+    caller rings after its commit."""
     old = own(session, caller, job_id)
     if old.state not in (State.FAILED, State.CANCELLED):
         raise JobNotRetryable(f"The job is {old.state}; a failed or cancelled one can be retried.")
@@ -80,7 +67,7 @@ def retry_in(session: Session, caller: Caller, job_id: UUID) -> Job:
         urgency=old.urgency,
         model_id=old.model_id,
         resource_id=old.resource_id,
-        request=old.request,
+        request=_request(old.request, caller),
         actor=caller.actor,
         request_id=caller.request_id,
         datasets=[(dataset_id, role) for dataset_id, role in session.execute(read)],
@@ -97,9 +84,14 @@ def retry_in(session: Session, caller: Caller, job_id: UUID) -> Job:
     return job
 
 
+def _request(old: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+    """What a job is to do, without the right to promote of whoever asked first."""
+    return {**old, "may_promote": caller.may("promote")} if "may_promote" in old else dict(old)
+
+
 def blocked_by(session: Session, jobs: Iterable[Job]) -> Mapping[UUID, Sequence[UUID]]:
-    """For each queued job that is due and may not start: the jobs that hold its lane, or wait before it
-    for their next attempt. Derived, never stored."""
+    """For each queued job whose lane is taken: the jobs that hold it, or wait before it for their next
+    attempt. Derived, never stored."""
     lanes = {job.lane for job in jobs if job.lane is not None and job.state == State.QUEUED}
     if not lanes:
         return {}

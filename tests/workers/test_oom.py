@@ -1,6 +1,6 @@
 """What the kernel's files say of processes that it ended."""
 
-from workers import memory
+from workers import oom
 
 
 def test_it_reads_the_group_of_version_two(tmp_path):
@@ -8,7 +8,7 @@ def test_it_reads_the_group_of_version_two(tmp_path):
     (tmp_path / "service" / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
     (tmp_path / "member").write_text("0::/service\n")
 
-    assert memory.kills(tmp_path, tmp_path / "member") == 2
+    assert oom.kills(tmp_path, tmp_path / "member") == 2
 
 
 def test_it_reads_the_group_of_version_one(tmp_path):
@@ -17,8 +17,8 @@ def test_it_reads_the_group_of_version_one(tmp_path):
     (group / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n")
     (tmp_path / "member").write_text("3:cpu,cpuacct:/docker\n7:memory:/docker\n")
 
-    assert memory.kills(tmp_path, tmp_path / "member") == 5
+    assert oom.kills(tmp_path, tmp_path / "member") == 5
 
 
 def test_it_counts_none_where_the_kernel_does_not_say(tmp_path):
-    assert memory.kills(tmp_path, tmp_path / "nowhere") == 0
+    assert oom.kills(tmp_path, tmp_path / "nowhere") == 0
