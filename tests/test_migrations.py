@@ -12,10 +12,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import func, inspect, select, text
 
 from app.db import change_counter, clock, connect
-from app.service import Service, open_service
-from app.services import access, audit, history, jobs, schema
+from app.ids import new
+from app.methods.parts.model_settings import FixedRidge
+from app.service import Caller, Service, open_service
+from app.services import access, audit, history, jobs, models, schema
 from app.tables import AuditEvent, Base, Change, Decision, Model
 from tests.factories import a_job
+from tests.services.learning import a_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -122,6 +125,22 @@ def test_models_stay_where_their_policies_come_and_go(settings):
         found = session.get_one(Model, model.id)
         assert (found.name, found.update_policy, found.policy_set_at) == ("self-taught", None, None)
         assert session.scalars(select(Decision)).all() == []
+    service.close()
+
+
+def test_models_of_the_first_schema_get_the_settings_of_heads(settings):
+    service = open_service(settings)
+    access.bootstrap(service)
+    tenant_id = access.tenants(service)[0].id
+    caller = Caller(tenant_id=tenant_id, key_id=new(), scopes=frozenset({"admin"}), request_id="req_test")
+    made = a_model(service, caller, keep_versions=9, ridge="gcv")
+
+    schema.downgrade(service.db, "0001")
+    schema.upgrade(service.db)
+
+    found = models.read(service, tenant_id, made.id)
+    assert (found.expansion, found.ridge, found.keep_versions) == (None, FixedRidge(k=-4), 5)
+    assert found.model_copy(update={"ridge": "gcv", "keep_versions": 9}) == made
     service.close()
 
 

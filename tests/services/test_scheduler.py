@@ -2,7 +2,7 @@
 
 import os
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from uuid import UUID
 
@@ -221,13 +221,13 @@ def test_a_tenants_key_stays_however_old(service, tenant):
 @pytest.mark.parametrize("writer", ["upload", "job"])
 def test_nothing_goes_that_a_writer_under_way_may_still_name(service, tenant, writer, monkeypatch):
     stored(service)
+    upload: AbstractContextManager[object] = nullcontext()
     if writer == "upload":
         monkeypatch.setattr(idempotency, "RENEW_SECONDS", 0.01)
         upload = idempotency.reserved(service, Once(tenant.id, "POST /v1/datasets", "key"))
     else:
         a_job(service, tenant)
         jobs.claim(service, ["cpu"], "me")
-        upload = nullcontext()
     with upload:
         begun_long_ago(service)
         assert orphans.remove_orphans(service) == 0

@@ -69,7 +69,12 @@ def test_it_measures_how_long_jobs_waited_and_ran(service, tenant):
 def test_it_reads_the_database_once_for_many_who_ask_at_once(service, tenant, monkeypatch):
     reads = []
     real = service.db.read
-    monkeypatch.setattr(service.db, "read", lambda: reads.append(1) or real())
+
+    def read():
+        reads.append(1)
+        return real()
+
+    monkeypatch.setattr(service.db, "read", read)
     monkeypatch.setattr("app.services.brief.SECONDS", 3_600.0)
 
     assert len({scrape.text(service).decode().count("palimpsest_jobs_in_state") for _ in range(5)}) == 1
@@ -90,7 +95,12 @@ def test_without_the_database_it_tells_what_it_counted_itself(service, monkeypat
 def test_readiness_is_looked_at_once_for_many_who_ask_at_once(service, monkeypatch):
     looks = []
     real = service.bell.answers
-    monkeypatch.setattr(service.bell, "answers", lambda: looks.append(1) or real())
+
+    def answers():
+        looks.append(1)
+        return real()
+
+    monkeypatch.setattr(service.bell, "answers", answers)
     monkeypatch.setattr("app.services.brief.SECONDS", 3_600.0)
 
     assert {readiness.look(service).database for _ in range(5)} == {"ok"}

@@ -86,6 +86,7 @@ def test_one_that_cannot_be_started_does_not_end_the_others():
         assert list(supervisor.pids()) == ["one"]
     finally:
         supervisor.stop()
+    assert one.process is not None
     assert one.process.poll() is not None
 
 

@@ -310,6 +310,7 @@ def test_records_the_parameters_that_were_used_after_memory_ran_out(service, ten
     data = a_dataset(service, tenant.id, rows(ant=20, bee=20))
     submit(service, caller, model, [data], "supervised", {"epochs": 1, "batch_size": 32})
     claimed = jobs.claim(service, ["cpu"], "test")
+    assert claimed is not None
     jobs.fail(service, claimed, jobs.Cause.OUT_OF_MEMORY)
 
     done = run_next(service)
@@ -344,6 +345,7 @@ def test_an_entry_that_comes_while_rows_are_chosen_is_newer_than_the_plan(
 
     monkeypatch.setattr(ledger, "unusable", meanwhile)
 
+    assert claimed is not None
     assert plans.make(service, claimed).ledger_sequence == 0
 
 
