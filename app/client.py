@@ -200,7 +200,7 @@ class Client:
         key: str | None = None,
         **options: Any,
     ) -> Json:
-        """Upload a dataset; options are the query fields (`name`, `label`, `split`, `on_invalid`)."""
+        """Upload a dataset; options are the query fields, such as `name`, `label`, `split` and `model`."""
         content: Path | bytes = source if isinstance(source, bytes) else Path(source)
         kind = content_type or (media_type(content) if isinstance(content, Path) else "application/x-npz")
         answer = self.call(

@@ -11,12 +11,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import func, inspect, select, text
 
-from app.db import change_counter, connect
+from app.db import change_counter, clock, connect
 from app.ids import new
 from app.methods.parts.model_settings import FixedRidge
 from app.service import Caller, Service, open_service
-from app.services import access, audit, jobs, models, schema
-from app.tables import AuditEvent, Base, Change
+from app.services import access, audit, history, jobs, models, schema
+from app.tables import AuditEvent, Base, Change, Decision, Model
 from tests.factories import a_job
 from tests.services.learning import a_model
 
@@ -93,6 +93,38 @@ def test_goes_down_and_up_again_with_rows_in_it(settings):
     populate(service)
 
     assert audit.verify(service).broken_at is None
+    service.close()
+
+
+def test_models_stay_where_their_policies_come_and_go(settings):
+    service = open_service(settings)
+    populate(service)
+    tenant = access.tenants(service)[0]
+    with service.db.begin() as session:
+        now = clock(session)
+        values = {"tenant_id": tenant.id, "created_at": now, "min_centroid_rows": 5, "gates": {}}
+        model = Model(
+            **values,
+            name="self-taught",
+            task="classification",
+            input={},
+            grid="normalised",
+            network={},
+            update_policy={"when": "manual"},
+            policy_set_at=now,
+        )
+        session.add(model)
+        session.flush()
+        history.note(session, model, "waited", "", actor="test")
+
+    schema.downgrade(service.db, "0001")
+    assert "decisions" not in inspect(service.db.engine).get_table_names()
+    schema.upgrade(service.db)
+
+    with service.db.read() as session:
+        found = session.get_one(Model, model.id)
+        assert (found.name, found.update_policy, found.policy_set_at) == ("self-taught", None, None)
+        assert session.scalars(select(Decision)).all() == []
     service.close()
 
 

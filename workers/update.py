@@ -14,7 +14,7 @@ from app import ids
 from app.errors import AppError, ValidationFailed
 from app.methods.base import Unfit
 from app.service import Service
-from app.services import features, jobs, models, publish, retention, shards, snapshots
+from app.services import features, jobs, models, policy_outcomes, publish, retention, shards, snapshots
 from app.services.jobs import ClaimedJob, LeaseLost, Stopped
 from app.services.publish import Draft, Shared
 from app.vault import new_key
@@ -100,7 +100,7 @@ def _publish_patiently(work: Work, draft: Draft, known_before: frozenset[str]) -
 
 def _publish(work: Work, draft: Draft, known_before: frozenset[str]) -> None:
     """The facts, all or none: guarded by the fencing number and by the ledger."""
-    request, claimed = work.plan.request, work.claimed
+    claimed = work.claimed
     with work.service.db.begin() as session:
         jobs.guard(session, claimed)
         model = models.get(session, claimed.tenant_id, draft.model_id, lock=True)
@@ -108,15 +108,7 @@ def _publish(work: Work, draft: Draft, known_before: frozenset[str]) -> None:
             raise Superseded("Rows that the job used were restricted or erased meanwhile.")
         actor = f"job:{claimed.id.hex}"
         version = publish.insert(work.service, session, model, draft, actor)
-        promotion = publish.promote(
-            session,
-            model,
-            version,
-            request["alias"],
-            known_before=known_before,
-            may_promote=request["may_promote"],
-            actor=actor,
-        )
+        promotion = policy_outcomes.promote(session, claimed, model, version, known_before)
         purge = retention.retire(session, model, actor=actor)
         jobs.finish(session, claimed, _result(work, draft, version.number, promotion, known_before))
     if purge is not None:

@@ -28,14 +28,14 @@ from app.errors import (
     UnsupportedMedia,
     ValidationFailed,
 )
-from app.ids import DatasetId
+from app.ids import DatasetId, ModelId
 from app.intake import media
 from app.intake.clean import Options
 from app.schemas.base import Name
 from app.schemas.datasets import DatasetRead, ReportRead
 from app.schemas.jobs import JobRead
 from app.schemas.times import Instant
-from app.services import arrivals, datasets
+from app.services import arrivals, datasets, policies
 from app.services.idempotency import reserved
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -64,6 +64,8 @@ CONTENT = {kind: COLUMNS if kind == "application/json" else BINARY for kind in m
             NonFinite,
             TooFewSamples,
             IdempotencyMismatch,
+            NotFound,
+            Purged,
             StorageFull,
         ),
     },
@@ -87,11 +89,17 @@ async def create(
     reconsent: Annotated[
         bool, Query(description="Take rows of erased persons, who agreed again; audited.")
     ] = False,
+    model: Annotated[
+        ModelId | None,
+        Query(description="A model that is to learn the rows, by its update policy; needs scope train."),
+    ] = None,
 ) -> DatasetRead:
     """Send rows. `Content-Type` names the format; the first bytes have to agree with it."""
     options = Options(name or "", label, split, on_invalid, reconsent)
     once = await fingerprinted(request, service, once)
     async with contextmanager_in_threadpool(reserved(service, once)) as held:
+        if model is not None and held.earlier is None:
+            await in_thread(policies.check_offer, service, caller, model)
         format, spooled = await receive(request, service)
         with spooled:
             if held.earlier is not None:
@@ -102,7 +110,7 @@ async def create(
                 response.headers["Idempotency-Replayed"] = "true"
             else:
                 found, is_new = await in_thread(
-                    arrivals.accept, service, caller, spooled, format, options, held.once
+                    arrivals.accept, service, caller, spooled, format, options, held.once, model
                 )
                 response.status_code = 201 if is_new else 200
     response.headers["Location"] = arrivals.location(found.id)

@@ -13,7 +13,10 @@ from app.api.etags import Rendered, answer, etag, reading
 from app.api.paging import PageOf, PagingDep
 from app.api.problems import problems
 from app.errors import (
+    AliasProtected,
     DimensionMismatch,
+    InUse,
+    MissingData,
     NameConflict,
     NotFound,
     PreconditionFailed,
@@ -35,7 +38,9 @@ router = APIRouter(prefix="/models", tags=["models"])
     "",
     status_code=201,
     operation_id="models_create",
-    responses=problems(UnsupportedTask, ValidationFailed, NameConflict, DimensionMismatch, NotFound, Purged),
+    responses=problems(
+        UnsupportedTask, ValidationFailed, NameConflict, DimensionMismatch, MissingData, NotFound, Purged
+    ),
 )
 def create(
     body: ModelCreate, caller: Trainer, service: ServiceDep, once: MaybeOnceDep, response: Response
@@ -82,7 +87,16 @@ async def read(
     "/{model}",
     operation_id="models_change",
     responses=problems(
-        NotFound, Purged, ValidationFailed, DimensionMismatch, PreconditionFailed, PreconditionRequired
+        NotFound,
+        Purged,
+        ValidationFailed,
+        DimensionMismatch,
+        UnsupportedTask,
+        MissingData,
+        AliasProtected,
+        InUse,
+        PreconditionFailed,
+        PreconditionRequired,
     ),
 )
 def change(
@@ -93,8 +107,8 @@ def change(
     response: Response,
     if_match: IfMatch = None,
 ) -> ModelRead:
-    """Change evaluation, gates, the least rows of a centroid or how many versions are kept; what is left out
-    stays."""
+    """Change evaluation, gates, update policy, the least rows of a centroid or how many versions are kept;
+    what is left out stays."""
     changed = models.change(service, caller, model, body, reading(if_match))
     response.headers["ETag"] = etag(changed.revision)
     return changed

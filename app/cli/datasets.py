@@ -21,6 +21,7 @@ from app.cli.options import (
     confirm,
     connect,
     dataset_id,
+    model_id,
 )
 from app.cli.show import show_list, show_one
 
@@ -61,6 +62,9 @@ def create(
     on_invalid: Annotated[
         OnInvalid | None, typer.Option(help="Refuse the file, or leave bad rows out.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name or id of a model whose update policy is to learn the rows.")
+    ] = None,
     content_type: Annotated[str | None, typer.Option(help="Format, where the name does not say it.")] = None,
     idempotency_key: Key = None,
     output: Output = Format.TABLE,
@@ -77,6 +81,7 @@ def create(
             label=label,
             split=split,
             on_invalid=on_invalid,
+            model=model_id(api, model) if model else None,
         )
         show_one(answer, output)
 

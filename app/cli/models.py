@@ -28,6 +28,7 @@ from app.cli.show import show_list, show_one
 app = typer.Typer(name="model", help="Models: named lineages of versions.", no_args_is_help=True)
 
 COLUMNS = ("id", "name", "task", "input.kind", "network.name", "created_at")
+HISTORY = ("created_at", "event", "version", "alias", "reason", "job")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name or id of the model.")]
 
@@ -160,6 +161,35 @@ def get(model: Model, output: Output = Format.TABLE, data_dir: DataDir = None, u
     """Show one model."""
     with connect(data_dir, url) as api:
         show_one(api.get(f"models/{model_id(api, model)}"), output)
+
+
+@app.command("set")
+def set_(
+    model: Model,
+    policy: Annotated[
+        Path,
+        typer.Option(exists=True, dir_okay=False, help="The update policy, as JSON; null takes it away."),
+    ],
+    output: Output = Format.TABLE,
+    data_dir: DataDir = None,
+    url: Url = None,
+) -> None:
+    """Set the update policy of a model: it then learns the datasets that name it by itself."""
+    try:
+        body = {"update_policy": json.loads(policy.read_text())}
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"{policy} is not JSON: {error}") from None
+    with connect(data_dir, url) as api:
+        path = f"models/{model_id(api, model)}"
+        etag = api.call("GET", path).headers["ETag"]
+        show_one(api.call("PATCH", path, body=body, headers={"If-Match": etag}).json(), output)
+
+
+@app.command()
+def history(model: Model, output: Output = Format.TABLE, data_dir: DataDir = None, url: Url = None) -> None:
+    """Show what the update policy decided and where aliases went, oldest first."""
+    with connect(data_dir, url) as api:
+        show_list(api.items(f"models/{model_id(api, model)}/history"), HISTORY, output)
 
 
 @app.command()

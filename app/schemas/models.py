@@ -14,6 +14,7 @@ from app.methods.parts.expansion import Expansion
 from app.methods.parts.grid import Grid
 from app.methods.parts.model_settings import FixedRidge, Ridge, TargetGrid
 from app.schemas.base import Answer, Body, Name
+from app.schemas.policies import UpdatePolicy, UpdatePolicyRead
 from app.tables import Model
 
 GRID: TypeAdapter[Grid] = TypeAdapter(Grid)
@@ -64,6 +65,9 @@ class ModelChange(Body):
         description="Newest versions that stay usable, beside those that an alias names; older ones are "
         "retired when a version is published, and what they stored is destroyed.",
     )
+    update_policy: UpdatePolicy | None = Field(
+        None, description="When and how the model learns datasets that are sent for it by themselves."
+    )
 
 
 class ModelCreate(ModelChange):
@@ -98,6 +102,7 @@ class ModelRead(Answer):
     gates: Gates
     min_centroid_rows: int
     keep_versions: int
+    update_policy: UpdatePolicyRead | None
     revision: int
     created_at: datetime
 
@@ -115,9 +120,18 @@ class ModelRead(Answer):
             gates=Gates(**row.gates),
             min_centroid_rows=row.min_centroid_rows,
             keep_versions=row.keep_versions,
+            update_policy=_policy(row),
             revision=row.revision,
             created_at=row.created_at,
         )
+
+
+def _policy(row: Model) -> UpdatePolicyRead | None:
+    if row.update_policy is None:
+        return None
+    return UpdatePolicyRead.model_validate(
+        {**row.update_policy, "key": row.policy_key_id, "set_at": row.policy_set_at}
+    )
 
 
 class ClassRead(Answer):

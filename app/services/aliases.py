@@ -185,6 +185,12 @@ def move(session: Session, model: Model, name: str, version: Version, *, reason:
     return row
 
 
+def named(session: Session, model: Model, name: str) -> Version | None:
+    """The version that an alias names now."""
+    row = _row(session, model.id, name)
+    return None if row is None else session.get_one(Version, row.version_id)
+
+
 def allow(session: Session, model: Model, version: Version, pointer: str | None = None) -> None:
     """Raise unless an alias may move to the version: there, untainted, and free of restricted rows."""
     name = f"version {version.number}"

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from sqlalchemy.orm import Session
+
 from app import ids
 from app.db import clock
 from app.errors import NotReady, TooFewSamples, ValidationFailed
@@ -16,32 +18,41 @@ from app.intake.clean import Cleaner, Options, Rows
 from app.intake.media import Format
 from app.intake.spool import Spooled
 from app.service import Caller, Service
-from app.services import audit, duplicates, shards, staging
+from app.services import audit, duplicates, policies, shards, staging
 from app.services.access import digester
 from app.services.classes import byte_order, name_key
 from app.services.idempotency import Once
 from app.services.reports import counts_of, report_of
-from app.tables import Dataset, Shard
+from app.tables import Dataset, Job, Shard
 from app.vault import KeyObject
 
 WRITERS = 2  # shards that are sealed at once
 
 
 def accept(
-    service: Service, caller: Caller, spooled: Spooled, format: Format, options: Options, once: Once
+    service: Service,
+    caller: Caller,
+    spooled: Spooled,
+    format: Format,
+    options: Options,
+    once: Once,
+    model_id: UUID | None = None,
 ) -> tuple[Dataset, bool]:
-    """The dataset of an upload, and whether it is new; the bytes of a live one give that one."""
+    """The dataset of an upload, and whether it is new; the bytes of a live one give that one.
+
+    With a model it counts as sent for that one, whose update policy decides in the same transaction.
+    """
     marks = duplicates.marks(service, caller.tenant_id, spooled.sha256, format, options)
     if found := duplicates.find(service, caller.tenant_id, marks):
-        return _repeat(service, found, once), False
+        return _repeat(service, caller, found, once, model_id), False
     arrival = Arrival(service, caller, format, options)
     try:
         arrival.take(spooled)
         with duplicates.one_at_a_time(service):
             if found := duplicates.find(service, caller.tenant_id, marks):
                 arrival.discard()
-                return _repeat(service, found, once), False
-            return arrival.publish(KeyObject(digests=marks), once), True
+                return _repeat(service, caller, found, once, model_id), False
+            return arrival.publish(KeyObject(digests=marks), once, model_id), True
     except BaseException:
         arrival.discard()
         raise
@@ -88,7 +99,7 @@ class Arrival:
             raise failure
         self._check()
 
-    def publish(self, key: KeyObject, once: Once) -> Dataset:
+    def publish(self, key: KeyObject, once: Once, model_id: UUID | None = None) -> Dataset:
         """Make the dataset visible: its key object first, then the rows that name everything."""
         self.service.vault.write_key(self.id, key)
         with self.service.db.begin() as session:
@@ -112,7 +123,9 @@ class Arrival:
                     action=action,
                     resources={"dataset": self.id},
                 )
+            job = _offer(self.service, session, self.caller, row, model_id)
             once.finish(session, status=201, headers={"Location": location(self.id)}, resource_id=self.id)
+        _ring(self.service, job)
         duplicates.remember(self.service, self.caller.tenant_id, self.id, key)
         return row
 
@@ -208,8 +221,21 @@ def location(dataset_id: UUID) -> str:
     return f"/v1/datasets/{ids.encode('dst', dataset_id)}"
 
 
-def _repeat(service: Service, found: UUID, once: Once) -> Dataset:
+def _repeat(service: Service, caller: Caller, found: UUID, once: Once, model_id: UUID | None) -> Dataset:
     with service.db.begin() as session:
         row = session.get_one(Dataset, found)
+        job = _offer(service, session, caller, row, model_id)
         once.finish(session, status=200, headers={"Location": location(found)}, resource_id=found)
+    _ring(service, job)
     return row
+
+
+def _offer(
+    service: Service, session: Session, caller: Caller, row: Dataset, model_id: UUID | None
+) -> Job | None:
+    return policies.offer(service, session, caller, model_id, row) if model_id else None
+
+
+def _ring(service: Service, job: Job | None) -> None:
+    if job is not None:
+        service.bell.ring(job.id, job.queue)

@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from app.methods.parts.metrics import PerClass, forgetting
 from app.schemas.models import Gates
 
 
-def evaluate(gates: Gates, metrics: Mapping[str, Any], known_before: Collection[str]) -> list[dict[str, Any]]:
+def evaluate(
+    gates: Gates,
+    metrics: Mapping[str, Any],
+    known_before: Collection[str],
+    aliased: PerClass | None = None,
+) -> list[dict[str, Any]]:
     """One line per gate that is set and applies: its limit, the value measured, whether it holds.
 
     Gates on old classes do not apply to a version whose parent knew none, nor those on new classes to one
-    that brings none. A gate whose value could not be measured does not hold.
+    that brings none. A gate whose value could not be measured does not hold. Forgetting is measured against
+    `aliased`, the accuracy per class of the version that the alias names, or without one against the best
+    of all versions before.
     """
     has_old = bool(known_before)
     has_new = any(name not in known_before for name in metrics.get("per_class", {}))
+    forgotten = metrics.get("forgetting")
+    if aliased is not None:
+        now = metrics.get("per_class", {})
+        forgotten = forgetting({name: now[name] for name in now if name in aliased}, [aliased])
     lines = (
         ("min_old", gates.min_old, metrics.get("accuracy_old"), has_old),
         ("min_new", gates.min_new, metrics.get("accuracy_new"), has_new),
-        ("max_forgetting", gates.max_forgetting, metrics.get("forgetting"), has_old),
+        ("max_forgetting", gates.max_forgetting, forgotten, has_old),
     )
     return [
         {"gate": name, "limit": limit, "value": value, "holds": _holds(name, limit, value)}

@@ -27,7 +27,7 @@ from app.methods.networks import BadNetwork
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.schemas.models import Gates, ModelChange, ModelCreate, ModelRead
 from app.service import Caller, Service
-from app.services import audit, heads, jobs
+from app.services import audit, heads, jobs, policy_settings
 from app.services.paging import Page, Place, Window, window
 from app.tables import Alias, AliasMove, Dataset, Job, Model, Upload
 
@@ -104,6 +104,9 @@ def create(service: Service, caller: Caller, body: ModelCreate, once: Once | Non
                 session.add(row)
         except IntegrityError:  # a parallel call was first
             raise NameConflict(f"a model {body.name!r} exists", pointer="/name") from None
+        if body.update_policy:
+            policy_settings.put(session, caller, row, body.update_policy)
+            policy_settings.check_model(session, row)
         _record(session, caller, "model.created", row)
         touch(session)
         answer = ModelRead.of(row)
@@ -135,6 +138,9 @@ def change(service: Service, caller: Caller, model_id: UUID, body: ModelChange, 
             row.min_centroid_rows = body.min_centroid_rows
         if "keep_versions" in given:
             row.keep_versions = body.keep_versions
+        if "update_policy" in given:
+            policy_settings.put(session, caller, row, body.update_policy)
+        policy_settings.check_model(session, row)
         row.revision += 1
         _record(session, caller, "model.changed", row)
         touch(session)

@@ -167,7 +167,9 @@ def promote(
     """Move the alias that a job asked for, if the gates hold and nothing forbids it."""
     if alias is None:
         return Promotion(None, [])
-    report = gates.evaluate(models.gates_of(model), version.metrics, known_before)
+    before = aliases.named(session, model, alias)
+    aliased = None if before is None else before.metrics.get("per_class", {})
+    report = gates.evaluate(models.gates_of(model), version.metrics, known_before, aliased)
     if not all(gate["holds"] for gate in report):
         return Promotion(None, report, "a gate does not hold")
     refused = aliases.refusal(session, model, version, alias, may_promote=may_promote)

@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session
 from app import ids
 from app.db import clock, touch
 from app.service import Service
+from app.services import offers
 from app.tables import (
     Centroid,
     Dataset,
+    Decision,
     FeatureMap,
     ModelClass,
     RestrictedRow,
@@ -67,6 +69,8 @@ def purge_model(service: Service, model_id: UUID, tell: Tell) -> int:
     _destroy_shards(service, Shard.feature_map_id.in_(maps), tell)
     with service.db.begin() as session:
         _empty_versions(session, model_id, [row.id for row in versions])
+        offers.remove(session, model_id)
+        session.execute(update(Decision).where(Decision.model_id == model_id).values(reason="", gates=[]))
         touch(session)
     for dataset_id in _left_behind(service, [row.id for row in versions]):
         remove_samples(service, dataset_id)

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.service import Service
-from app.services import jobs, retention, staging
+from app.services import jobs, offers, retention, staging
 from app.services.jobs import ACTIVE, State, Urgency
 from app.services.orphans import remove_orphans
 from app.tables import Dataset, Holder, IdempotencyRecord, Job, Model, Version
@@ -63,6 +63,7 @@ class Scheduler:
             expire_answers,
             resume_purges,
             staging.sweep,
+            follow_policies,
         ]
         if time.monotonic() - self._files_swept > self.service.settings.jobs.orphan_seconds / RARE:
             self._files_swept = time.monotonic()
@@ -119,6 +120,15 @@ def expire_answers(service: Service) -> None:
     with service.db.begin() as session:
         old = clock(session) - timedelta(seconds=service.settings.idempotency.keep_seconds)
         session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < old))
+
+
+def follow_policies(service: Service) -> int:
+    """Decide about datasets that wait for a model; returns how many updates that started."""
+    if not offers.open_models(service):
+        return 0
+    from app.services import policies  # with every method, which a scheduler without such models never loads
+
+    return policies.sweep(service)
 
 
 def resume_purges(service: Service) -> int:

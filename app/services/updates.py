@@ -61,7 +61,7 @@ def submit(
         if once:
             once.begin(session)
         model = models.get(session, caller.tenant_id, model_id)
-        request = _request(body, may_promote=caller.may("promote"))
+        request = request_of(body, may_promote=caller.may("promote"))
         ground = survey(session, model, request)
         something_queued = jobs.waiting_on(session, model.id)
         check(session, ground, method, request, service.settings, something_queued)
@@ -79,7 +79,7 @@ def submit(
             request=request,
             actor=caller.actor,
             request_id=caller.request_id,
-            datasets=_roles(ground, selects(method, request)),
+            datasets=roles(ground, selects(method, request)),
             max_attempts=service.settings.jobs.max_attempts,
         )
         resources = {"model": model.id, "job": job.id}
@@ -265,7 +265,8 @@ def _class_names(session: Session, base: Version | None) -> set[str]:
     return {entry.name for entry in versions.class_map(session, base.id)}
 
 
-def _request(body: UpdateCreate, *, may_promote: bool) -> dict[str, Any]:
+def request_of(body: UpdateCreate, *, may_promote: bool) -> dict[str, Any]:
+    """What the job of an update keeps of its body."""
     return {
         "method": body.method.model_dump(mode="json"),
         "datasets": [id.hex for id in body.datasets],
@@ -278,7 +279,8 @@ def _request(body: UpdateCreate, *, may_promote: bool) -> dict[str, Any]:
     }
 
 
-def _roles(ground: Ground, selects: bool) -> list[tuple[UUID, str]]:
+def roles(ground: Ground, selects: bool) -> list[tuple[UUID, str]]:
+    """What an update does with each dataset that it reads."""
     roles = [(row.id, "train") for row in ground.datasets]
     if ground.evaluation is not None:
         roles.append((ground.evaluation.id, "evaluate"))

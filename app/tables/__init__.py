@@ -16,6 +16,7 @@ from app.tables.models import (
     VersionClass,
     VersionDataset,
 )
+from app.tables.policies import Decision, Offer
 from app.tables.tenants import ApiKey, IdempotencyRecord, Tenant
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Change",
     "Checkpoint",
     "Dataset",
+    "Decision",
     "ErasedRow",
     "Export",
     "FeatureMap",
@@ -40,6 +42,7 @@ __all__ = [
     "LedgerTarget",
     "Model",
     "ModelClass",
+    "Offer",
     "RestrictedRow",
     "Sample",
     "SampleSubject",

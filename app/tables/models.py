@@ -34,6 +34,9 @@ class Model(WithId, Base):
     keep_versions: Mapped[int] = mapped_column(default=5)  # newest; older ones are retired
     revision: Mapped[int] = mapped_column(default=1)
     deleted_at: Mapped[datetime | None]
+    update_policy: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))  # UpdatePolicy
+    policy_key_id: Mapped[UUID | None]  # the API key that set it, which its jobs act as
+    policy_set_at: Mapped[datetime | None]
 
 
 class FeatureMap(WithId, Base):

@@ -139,6 +139,7 @@ def test_shows_no_model_of_another_tenant(client, stranger):
         client.get(f"{path}/versions/1", headers=stranger),
         client.get(f"{path}/classes", headers=stranger),
         client.get(f"{path}/aliases", headers=stranger),
+        client.get(f"{path}/history", headers=stranger),
     ]
     assert [answer.status_code for answer in calls] == [404] * len(calls)
     assert client.get("/v1/models", headers=stranger).json()["items"] == []

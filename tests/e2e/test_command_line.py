@@ -110,6 +110,26 @@ def test_teaches_and_asks_a_model(ok, palimpsest, tmp_path):
     assert palimpsest("model", "get", "birds")[0] == Exit.NOT_FOUND
 
 
+@pytest.mark.slow
+def test_model_learns_by_itself_what_is_sent_for_it(ok, palimpsest, tmp_path):
+    ok("model", "create", "fishes", "--shape", "4")
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"when": "on_dataset", "min_rows": 6, "method": {"name": "ncm"}}))
+    assert ok("model", "set", "fishes", "--policy", policy)["update_policy"]["min_rows"] == 6
+
+    sent = ok("dataset", "create", rows(tmp_path, "pond", carp=0, pike=1), "--model", "fishes")
+    (line,) = [line for line in ok("model", "history", "fishes") if line["event"] == "started"]
+    assert line["datasets"] == [sent["id"]]
+    assert palimpsest("job", "watch", line["job"])[0] == Exit.DONE
+    assert [line["event"] for line in ok("model", "history", "fishes")] == ["started", "published"]
+    assert [version["number"] for version in ok("version", "list", "fishes")] == [1]
+
+    policy.write_text("null")
+    assert ok("model", "set", "fishes", "--policy", policy)["update_policy"] is None
+    policy.write_text("{")
+    assert palimpsest("model", "set", "fishes", "--policy", policy)[0] == Exit.USAGE
+
+
 def test_gate_that_does_not_hold_has_a_code_of_its_own(ok, palimpsest, tmp_path):
     ok("model", "create", "mixed", "--shape", "4", "--gate", "min_new=0.99")
     file = tmp_path / "mixed.csv"

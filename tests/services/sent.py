@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -29,13 +30,22 @@ def spooled(service: Service, body: bytes) -> Spooled:
     return asyncio.run(spool(chunks(), settings.objects_dir / "tmp", settings.limits, lambda head: None))
 
 
-def send(service: Service, caller: Caller, *, options: Options | None = None, **arrays: Any) -> Dataset:
+def send(
+    service: Service,
+    caller: Caller,
+    *,
+    options: Options | None = None,
+    model_id: UUID | None = None,
+    **arrays: Any,
+) -> Dataset:
     """A dataset from arrays, through the same door as one from HTTP."""
     file = io.BytesIO()
     columns: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
     np.savez(file, **columns)
     once = Once(caller.tenant_id, "POST /v1/datasets", ids.new().hex)
     with spooled(service, file.getvalue()) as body, reserved(service, once) as held:
-        row, is_new = arrivals.accept(service, caller, body, Format.NPZ, options or Options(), held.once)
+        row, is_new = arrivals.accept(
+            service, caller, body, Format.NPZ, options or Options(), held.once, model_id
+        )
     assert is_new
     return row

@@ -30,6 +30,17 @@ def test_holds_at_its_limit_and_not_beyond(gate, limit, holds):
     assert (line["gate"], line["limit"], line["holds"]) == (gate, limit, holds)
 
 
+def test_measures_forgetting_against_the_version_that_the_alias_names():
+    named = {"ant": 1.0, "bee": 0.8}  # cat came later
+    (line,) = gates.evaluate(Gates(max_forgetting=0.1), METRICS, OLD, named)
+    assert (line["value"], line["holds"]) == (pytest.approx(0.0), True)
+
+
+def test_does_not_hold_where_the_aliased_version_was_never_measured():
+    (line,) = gates.evaluate(Gates(max_forgetting=1.0), METRICS, OLD, {})
+    assert (line["value"], line["holds"]) == (None, False)
+
+
 def test_says_nothing_where_no_gate_is_set():
     assert gates.evaluate(Gates(), METRICS, OLD) == []
 

@@ -1,0 +1,110 @@
+"""Datasets that were sent for a model: which wait for an update, and how many rows that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.service import Service
+from app.services.jobs.rows import DONE
+from app.tables import Dataset, Job, Model, Offer, RestrictedRow
+
+WAITING, STARTED, LEARNED, REFUSED = "waiting", "started", "learned", "refused"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An offered dataset that no update has learned, and its rows that one may learn now."""
+
+    offer: Offer
+    dataset: Dataset
+    rows: int
+
+    @property
+    def id(self) -> UUID:
+        return self.dataset.id
+
+
+def take(session: Session, model: Model, dataset: Dataset, now: datetime) -> None:
+    """A dataset was sent for the model; one that was refused before waits again."""
+    row = session.get(Offer, (model.id, dataset.id))
+    if row is None:
+        row = Offer(model_id=model.id, dataset_id=dataset.id, tenant_id=model.tenant_id)
+        session.add(row)
+    elif row.state in (WAITING, STARTED):
+        return
+    row.offered_at, row.state, row.tries, row.job_id = now, WAITING, 0, None
+    session.flush()
+
+
+def waiting(session: Session, model: Model) -> list[Waiting]:
+    """What waits for the model, the oldest first. Rows that a forget request has named do not count."""
+    rows = session.execute(
+        select(Offer, Dataset)
+        .join(Dataset, Dataset.id == Offer.dataset_id)
+        .where(Offer.model_id == model.id, Offer.state == WAITING)
+        .order_by(Offer.offered_at, Offer.dataset_id)
+        .execution_options(populate_existing=True)
+    ).all()
+    restricted = _restricted(session, [dataset.id for _, dataset in rows])
+    return [
+        Waiting(offer, dataset, max(0, dataset.train_rows - restricted.get(dataset.id, 0)))
+        for offer, dataset in rows
+    ]
+
+
+def start(offers: Iterable[Offer], job_id: UUID) -> None:
+    """A job is to learn these."""
+    for offer in offers:
+        offer.state, offer.job_id, offer.tries = STARTED, job_id, offer.tries + 1
+
+
+def of_job(session: Session, job_id: UUID) -> Sequence[Offer]:
+    """What a job was to learn and did not."""
+    return session.scalars(select(Offer).where(Offer.job_id == job_id, Offer.state == STARTED)).all()
+
+
+def learned(session: Session, model_id: UUID, datasets: Iterable[UUID]) -> None:
+    """A version has learned these, whoever asked for it."""
+    mine = (Offer.model_id == model_id, Offer.dataset_id.in_(list(datasets)))
+    session.execute(update(Offer).where(*mine).values(state=LEARNED))
+
+
+def open_models(service: Service) -> list[tuple[UUID, UUID]]:
+    """(tenant, model) where a dataset waits for a policy, or a job ended without learning what it was to."""
+    ended = exists().where(Job.id == Offer.job_id, Job.state.in_(DONE))
+    waits = (Offer.state == WAITING) & Model.update_policy.is_not(None)
+    with service.db.read() as session:
+        rows = session.execute(
+            select(Model.tenant_id, Model.id)
+            .join(Offer, Offer.model_id == Model.id)
+            .where(Model.deleted_at.is_(None), or_(waits, (Offer.state == STARTED) & ended))
+            .distinct()
+        )
+        return [(tenant_id, model_id) for tenant_id, model_id in rows]
+
+
+def ended_jobs(session: Session, model_id: UUID) -> Sequence[Job]:
+    """Jobs that ended without learning what was offered."""
+    left = exists().where(Offer.job_id == Job.id, Offer.state == STARTED)
+    query = select(Job).where(Job.model_id == model_id, Job.state.in_(DONE), left)
+    return session.scalars(query.order_by(Job.created_at, Job.id)).all()
+
+
+def remove(session: Session, model_id: UUID) -> None:
+    """Forget what was offered to a deleted model."""
+    session.execute(delete(Offer).where(Offer.model_id == model_id))
+
+
+def _restricted(session: Session, datasets: Iterable[UUID]) -> dict[UUID, int]:
+    rows = session.execute(
+        select(RestrictedRow.dataset_id, func.count(RestrictedRow.position.distinct()))
+        .where(RestrictedRow.dataset_id.in_(list(datasets)))
+        .group_by(RestrictedRow.dataset_id)
+    )
+    return {id: count for id, count in rows}

@@ -1,0 +1,132 @@
+"""What becomes of versions that a policy made: promoted, or held back and why."""
+
+import pytest
+from sqlalchemy import select
+
+from app.db import clock
+from app.services import aliases as alias_service
+from app.services import models, offers, policies
+from app.tables import ApiKey, Decision, Offer, Version
+from tests.services.learning import (
+    rows,
+    run_next,
+)
+from tests.services.policies.following import (
+    SPLIT,
+    a_policy_model,
+    aliases,
+    change,
+    gated,
+    lines,
+    offer,
+    pass_time,
+    state_of,
+    updates_of,
+)
+
+
+def test_moves_the_alias_when_every_gate_holds(service, caller):
+    model = gated(service, caller, min_new=0.9, min_old=0.9)
+    offer(service, caller, model, rows(cat=4), split=SPLIT)
+    run_next(service)
+    assert aliases(service, model) == {"production": 2}
+    line = lines(service, caller, model)[-1]
+    assert (line.event, line.version, line.alias) == ("promoted", 2, "production")
+    assert [gate["holds"] for gate in line.gates] == [True, True]
+
+
+def test_leaves_production_where_a_gate_does_not_hold(service, caller):
+    model = gated(service, caller, min_new=0.9)
+    offer(service, caller, model, rows(cat=4), split=SPLIT, x=[[0, 0, 1, 0]] * 3 + [[1, 0, 0, 0]])
+    done = run_next(service)
+    assert done.state == "succeeded"
+    assert aliases(service, model) == {"production": 1}
+    line = lines(service, caller, model)[-1]
+    assert (line.event, line.version, line.reason) == ("held-back", 2, "a gate does not hold")
+    assert line.gates == [{"gate": "min_new", "limit": 0.9, "value": 0.0, "holds": False}]
+
+
+def test_measures_forgetting_against_the_version_that_the_alias_names(service, caller):
+    model = gated(service, caller, max_forgetting=0.1)
+    with service.db.begin() as session:  # the aliased version got half of its old rows right, and still does
+        version = session.scalars(select(Version).filter_by(model_id=model.id)).one()
+        version.metrics = {**version.metrics, "per_class": {"ant": 0.0, "bee": 0.0}}
+    offer(service, caller, model, rows(cat=4), split=SPLIT)
+    run_next(service)
+    line = lines(service, caller, model)[-1]
+    assert line.event == "promoted"
+    assert line.gates[0]["value"] == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("field", ["revoked_at", "expires_at"])
+def test_holds_back_when_the_key_that_set_it_ends(service, caller, field):
+    model = gated(service, caller, min_new=0.0)
+    first = offer(service, caller, model, rows(cat=4), split=SPLIT)
+    with service.db.begin() as session:
+        setattr(session.get_one(ApiKey, caller.key_id), field, clock(session))
+    run_next(service)
+    second = offer(service, caller, model, rows(dog=4), split=SPLIT, seed=3)
+
+    assert updates_of(service, model) == []
+    assert aliases(service, model) == {"production": 1}
+    assert [line.event for line in lines(service, caller, model)] == ["started", "held-back", "held-back"]
+    assert "API key" in lines(service, caller, model)[1].reason
+    assert state_of(service, model, first) == offers.LEARNED
+    assert state_of(service, model, second) == offers.WAITING
+
+
+def test_promotes_nothing_once_the_policy_was_taken_away(service, caller):
+    model = gated(service, caller, min_new=0.0)
+    offer(service, caller, model, rows(cat=4), split=SPLIT)
+    change(service, caller, model, update_policy=None)
+    run_next(service)
+    assert aliases(service, model) == {"production": 1}
+    assert lines(service, caller, model)[-1].reason == "the update policy was changed meanwhile"
+
+
+def test_does_not_make_an_alias_that_was_removed(service, caller):
+    model = gated(service, caller, min_new=0.0)
+    offer(service, caller, model, rows(cat=4), split=SPLIT)
+    alias_service.remove(service, caller, model.id, "production", lambda revision: None)
+    run_next(service)
+    assert aliases(service, model) == {}
+    assert lines(service, caller, model)[-1].event == "held-back"
+    offer(service, caller, model, rows(dog=4), split=SPLIT, seed=3)
+    assert updates_of(service, model) == []
+    assert lines(service, caller, model)[-1].code == "not-found"
+
+
+def test_two_models_with_the_same_name_of_an_alias_move_each_their_own(service, caller):
+    one, other = gated(service, caller, min_new=0.0), gated(service, caller, min_new=0.0)
+    offer(service, caller, one, rows(cat=4), split=SPLIT)
+    run_next(service)
+    assert (aliases(service, one), aliases(service, other)) == ({"production": 2}, {"production": 1})
+
+
+def test_leaves_nothing_of_a_deleted_model_but_ids(service, caller):
+    model = a_policy_model(service, caller, min_rows=100)
+    offer(service, caller, model, rows(cat=3))
+    models.remove(service, caller, model.id, lambda revision: None)
+    assert policies.sweep(service) == 0
+    assert run_next(service).state == "succeeded"
+    with service.db.read() as session:
+        assert session.scalars(select(Offer)).all() == []
+        left = session.scalars(select(Decision).filter_by(model_id=model.id)).all()
+    assert [(line.event, line.reason) for line in left] == [("waited", "")]
+
+
+def test_one_model_that_cannot_be_looked_at_holds_no_other_up(service, caller, monkeypatch):
+    broken, sound = (a_policy_model(service, caller, min_rows=100, max_wait_seconds=60) for _ in range(2))
+    for number, model in enumerate((broken, sound)):
+        offer(service, caller, model, rows(cat=3), seed=number)
+        pass_time(service, model, 61)
+    look = policies.decide
+
+    def decide(service, session, model, **given):
+        if model.id == broken.id:
+            raise RuntimeError("gone")
+        return look(service, session, model, **given)
+
+    monkeypatch.setattr(policies, "decide", decide)
+    assert policies.sweep(service) == 1
+    assert len(updates_of(service, sound)) == 1
