@@ -384,9 +384,9 @@ def test_agrees_with_the_service_on_formats_and_file_names():
 
 
 def test_update_without_a_verb_creates():
-    explicit = CliRunner().invoke(app, ["update", "create", "digits"])
-    implicit = CliRunner().invoke(app, ["update", "digits"])
+    explicit = CliRunner().invoke(app, ["update", "create", "digits", "--base", "newest"])
+    implicit = CliRunner().invoke(app, ["update", "digits", "--base", "newest"])
 
-    assert "--dataset" in implicit.output
+    assert "--base" in implicit.output
     assert implicit.output == explicit.output
     assert implicit.exit_code == explicit.exit_code == Exit.USAGE
