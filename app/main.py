@@ -34,10 +34,10 @@ from app.api import (
 from app.api.deps import known_query
 from app.api.edge import Edge
 from app.service import Service
+from app.services.callers.keys import Keys
 from app.services.feed import Feed
-from app.services.keys import Keys
 from app.services.memory import Memory
-from app.services.predict import Predictor
+from app.services.predictions.predict import Predictor
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from app.cli.root import app, exit_code
 from app.client import Problem
 from app.intake.media import MEDIA
 from app.services import schema
-from app.services.access import ADMIN_KEY_FILE
+from app.services.callers.access import ADMIN_KEY_FILE
 
 HEAVY = ("torch", "sklearn", "fastapi", "sqlalchemy", "scipy", "celery", "numpy")
 CATALOGUE: dict[str, Any] = {

@@ -15,7 +15,10 @@ from app.db import change_counter, clock, connect
 from app.ids import new
 from app.methods.parts.model_settings import FixedRidge
 from app.service import Caller, Service, open_service
-from app.services import access, audit, history, jobs, models, schema
+from app.services import jobs, schema
+from app.services.callers import access, audit
+from app.services.models import models
+from app.services.policies import history
 from app.tables import AuditEvent, Base, Change, Decision, Model
 from tests.factories import a_job
 from tests.services.learning import a_model

@@ -20,10 +20,11 @@ from app.methods.parts.learning import sums_of
 from app.methods.parts.statistics import NotTogether, Statistics, TooLarge
 from app.schemas.models import GRID
 from app.service import Service
-from app.services import features, heads, shards, snapshots
+from app.services.datasets import features, shards
+from app.services.datasets.shards import TRAIN, Block
 from app.services.jobs import ClaimedJob
-from app.services.publish import Shared
-from app.services.shards import TRAIN, Block
+from app.services.models import heads, snapshots
+from app.services.models.publish import Shared
 from app.tables import ModelClass, Shard, Upload, VersionClass
 from workers.checkpoints import JobCheckpoint
 from workers.measure import Examiner, Measured, examine

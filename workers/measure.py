@@ -14,8 +14,8 @@ from app.methods.base import Snapshot
 from app.methods.parts import metrics
 from app.methods.parts.scoring import scorer_of, top_k
 from app.service import Service
-from app.services import shards
-from app.services.shards import EVAL, Block
+from app.services.datasets import shards
+from app.services.datasets.shards import EVAL, Block
 from workers.plan import Plan, Use
 
 CHUNK = 4_096  # rows that are scored at once

@@ -15,10 +15,12 @@ from sqlalchemy.orm import Session
 from app import methods
 from app.methods.base import Method, Params, Task
 from app.service import Service
-from app.services import coverage, features, ledger, models, updates
-from app.services.coverage import Coverage, Missing
+from app.services.datasets import features
+from app.services.erasure import ledger
 from app.services.jobs import ClaimedJob
-from app.services.publish import Edge
+from app.services.models import coverage, models, updates
+from app.services.models.coverage import Coverage, Missing
+from app.services.models.publish import Edge
 from app.tables import Dataset, Model, Version, VersionDataset
 
 

@@ -6,8 +6,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from app.service import Service
-from app.services import audit, jobs, purges, retention
+from app.services import jobs
+from app.services.callers import audit
+from app.services.erasure import purges
 from app.services.jobs import ClaimedJob
+from app.services.models import retention
 from workers.progress import Reporter
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from app.errors import AlreadyUsed, TooFewSamples
 from app.methods.base import Reads, Rows
 from app.service import Service
-from app.services import shards
-from app.services.classes import byte_order
-from app.services.shards import TRAIN, Block
+from app.services.datasets import shards
+from app.services.datasets.shards import TRAIN, Block
+from app.services.models.classes import byte_order
 from workers.plan import Plan, Use
 
 KEPT_BYTES = 512 << 20  # rows up to this size are opened once and kept while the method runs

@@ -14,9 +14,12 @@ from app import ids
 from app.errors import AppError, ValidationFailed
 from app.methods.base import Unfit
 from app.service import Service
-from app.services import features, jobs, models, policy_outcomes, publish, retention, shards, snapshots
+from app.services import jobs
+from app.services.datasets import features, shards
 from app.services.jobs import ClaimedJob, LeaseLost, Stopped
-from app.services.publish import Draft, Shared
+from app.services.models import models, publish, retention, snapshots
+from app.services.models.publish import Draft, Shared
+from app.services.policies import policy_outcomes
 from app.vault import new_key
 from workers import plan as plans
 from workers.learn import MEASURED, Made, Work, learn, load_base

@@ -25,7 +25,7 @@ from app.ids import ModelId
 from app.schemas.aliases import AliasHistory, AliasList, AliasMoveRead, AliasPut, AliasRead, Rollback
 from app.schemas.times import Instant
 from app.schemas.updates import ALIAS
-from app.services import aliases
+from app.services.models import aliases
 
 router = APIRouter(prefix="/models/{model}/aliases", tags=["aliases"])
 

@@ -33,8 +33,8 @@ from app.errors import (
 from app.ids import ModelId
 from app.schemas.base import VersionNumber
 from app.schemas.versions import VersionRead
-from app.services import artifacts, imports, versions
-from app.services.access import tenant_key
+from app.services.callers.access import tenant_key
+from app.services.models import artifacts, imports, versions
 
 router = APIRouter(prefix="/models/{model}/versions", tags=["versions"])
 

@@ -12,7 +12,7 @@ from app.api.problems import problems
 from app.errors import ValidationFailed
 from app.schemas.audit import AuditEventRead, AuditVerdict
 from app.schemas.times import Instant
-from app.services import audit
+from app.services.callers import audit
 
 router = APIRouter(prefix="/audit-events", tags=["audit"])
 

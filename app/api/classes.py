@@ -9,7 +9,7 @@ from app.api.problems import problems
 from app.errors import NotFound, Purged
 from app.ids import ClassId, ModelId
 from app.schemas.models import ClassList, ClassRead
-from app.services import classes
+from app.services.models import classes
 
 router = APIRouter(prefix="/models/{model}/classes", tags=["classes"])
 

@@ -35,8 +35,9 @@ from app.schemas.base import Name
 from app.schemas.datasets import DatasetRead, ReportRead
 from app.schemas.jobs import JobRead
 from app.schemas.times import Instant
-from app.services import arrivals, datasets, policies
-from app.services.idempotency import reserved
+from app.services.callers.idempotency import reserved
+from app.services.datasets import arrivals, datasets
+from app.services.policies import policies
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 

@@ -22,9 +22,9 @@ from app.errors import (
     ValidationFailed,
 )
 from app.service import Caller, Service
-from app.services.access import tenant_key
+from app.services.callers.access import tenant_key
+from app.services.callers.idempotency import Once
 from app.services.feed import Feed
-from app.services.idempotency import Once
 from app.services.memory import Memory
 
 M = TypeVar("M", bound=BaseModel)

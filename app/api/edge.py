@@ -18,7 +18,7 @@ from app.errors import AppError, BodyTooLarge, NotReady, Unauthorized
 from app.logs import request_context
 from app.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from app.service import Caller
-from app.services.keys import Keys
+from app.services.callers.keys import Keys
 
 log = logging.getLogger("palimpsest.http")
 

@@ -12,7 +12,7 @@ from app.api.problems import problems
 from app.errors import NotFound, Purged, ValidationFailed
 from app.ids import ModelId
 from app.schemas.policies import Event, HistoryRead
-from app.services import history
+from app.services.policies import history
 
 router = APIRouter(prefix="/models/{model}/history", tags=["models"])
 

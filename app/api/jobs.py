@@ -29,9 +29,10 @@ from app.ids import JobId, ModelId
 from app.schemas.jobs import JobKind, JobRead, JobState, LogLine
 from app.schemas.times import Instant
 from app.service import Service
-from app.services import job_reads, job_wishes
 from app.services.feed import Feed
-from app.services.job_wishes import location
+from app.services.jobs import asked as job_wishes
+from app.services.jobs import reads as job_reads
+from app.services.jobs.asked import location
 from app.services.memory import Memory
 from app.tables import Job
 

@@ -11,7 +11,7 @@ from app.api.problems import problems
 from app.errors import IdempotencyMismatch, NotFound, ValidationFailed
 from app.ids import KeyId
 from app.schemas.keys import KeyCreate, KeyCreated, KeyRead
-from app.services import access
+from app.services.callers import access
 
 router = APIRouter(prefix="/api-keys", tags=["api keys"])
 

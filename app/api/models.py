@@ -29,7 +29,7 @@ from app.ids import ModelId
 from app.methods.base import Task
 from app.schemas.jobs import JobRead
 from app.schemas.models import ModelChange, ModelCreate, ModelRead
-from app.services import models
+from app.services.models import models
 
 router = APIRouter(prefix="/models", tags=["models"])
 

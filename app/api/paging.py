@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from app.errors import InvalidRequest
 from app.service import Caller
-from app.services.access import tenant_key
+from app.services.callers.access import tenant_key
 from app.services.paging import Page, Place, Window
 
 SIZE, MOST = 50, 500

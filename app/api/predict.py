@@ -26,10 +26,10 @@ from app.errors import (
 from app.ids import ModelId
 from app.schemas.base import VersionNumber
 from app.schemas.predict import AliasOrLatest, PredictCreate, PredictOptions, PredictRead, TopK
-from app.services.inputs import read_npy
-from app.services.json_rows import split_rows
-from app.services.predict import SMALL, Ask, Predictor
-from app.services.turns import Steps, at_once
+from app.services.predictions.inputs import read_npy
+from app.services.predictions.json_rows import split_rows
+from app.services.predictions.predict import SMALL, Ask, Predictor
+from app.services.predictions.turns import Steps, at_once
 
 router = APIRouter(tags=["predictions"])
 

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from app import errors
 from app.errors import AppError, Fault
-from app.services.idempotency import Replay
+from app.services.callers.idempotency import Replay
 
 log = logging.getLogger(__name__)
 

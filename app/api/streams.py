@@ -17,8 +17,8 @@ from app.intake import media
 from app.intake.media import Format
 from app.intake.spool import Spooled, spool
 from app.service import Service
-from app.services.access import tenant_key
-from app.services.idempotency import Once
+from app.services.callers.access import tenant_key
+from app.services.callers.idempotency import Once
 
 P = ParamSpec("P")
 T = TypeVar("T")

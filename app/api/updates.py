@@ -27,7 +27,7 @@ from app.errors import (
 from app.ids import ModelId
 from app.schemas.jobs import JobRead
 from app.schemas.updates import UpdateCreate
-from app.services import updates
+from app.services.models import updates
 
 router = APIRouter(prefix="/models/{model}/updates", tags=["updates"])
 

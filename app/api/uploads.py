@@ -26,8 +26,8 @@ from app.ids import UploadId
 from app.intake.media import Format
 from app.schemas.base import Name
 from app.schemas.uploads import UploadRead
-from app.services import uploads
-from app.services.idempotency import reserved
+from app.services.callers.idempotency import reserved
+from app.services.datasets import uploads
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 

@@ -15,7 +15,7 @@ from app.errors import ArtifactCorrupt, NotFound, Purged, VersionNotReady
 from app.ids import ModelId
 from app.schemas.base import VersionNumber
 from app.schemas.versions import CentroidList, LineageRead, VersionRead, VersionSummary
-from app.services import centroids, versions
+from app.services.models import centroids, versions
 
 router = APIRouter(prefix="/models/{model}/versions", tags=["versions"])
 

@@ -112,7 +112,7 @@ def create_tenant(
     from app import ids
     from app.errors import AppError
     from app.service import open_service
-    from app.services.access import create_tenant as create
+    from app.services.callers.access import create_tenant as create
 
     service = open_service(settings(data_dir))
     try:

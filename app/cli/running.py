@@ -66,7 +66,7 @@ def start(chosen: Settings, api_only: bool, stack: ExitStack) -> None:
     listener = stack.enter_context(listen(chosen.api.host, chosen.api.port))
     service = opened(chosen, stack, may_create=not chosen.database.url)
 
-    from app.services.access import bootstrap
+    from app.services.callers.access import bootstrap
     from app.services.scheduler import scheduling
     from app.services.supervise import THREADS_SLEEP, supervise
 

@@ -20,9 +20,12 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.service import Service
-from app.services import jobs, offers, retention, staging
+from app.services import jobs
+from app.services.datasets import staging
+from app.services.erasure.orphans import remove_orphans
 from app.services.jobs import ACTIVE, State, Urgency
-from app.services.orphans import remove_orphans
+from app.services.models import retention
+from app.services.policies import offers
 from app.tables import Dataset, Holder, IdempotencyRecord, Job, Model, Version
 
 log = logging.getLogger(__name__)
@@ -126,7 +129,7 @@ def follow_policies(service: Service) -> int:
     """Decide about datasets that wait for a model; returns how many updates that started."""
     if not offers.open_models(service):
         return 0
-    from app.services import policies  # with every method, which a scheduler without such models never loads
+    from app.services.policies import policies
 
     return policies.sweep(service)
 

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from app.config import Settings
 from app.main import create_app
 from app.service import Caller, Service, open_service
-from app.services import access
+from app.services.callers import access
 from app.tables import ApiKey, Tenant
 from tests.conftest import STACKS
 

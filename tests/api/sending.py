@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 
 from app import ids
 from app.service import Service
-from app.services import shards
+from app.services.datasets import shards
 from app.tables import Base, Dataset, IdempotencyRecord, Sample, SampleSubject, Shard
 
 MEDIA = {

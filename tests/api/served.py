@@ -8,7 +8,8 @@ import uvicorn
 from app.config import Settings
 from app.main import create_app
 from app.service import open_service
-from app.services import access, schema
+from app.services import schema
+from app.services.callers import access
 
 
 def main(data_dir: str, socket: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from app.db import clock, touch
 from app.errors import NameConflict, ValidationFailed
 from app.service import open_service
-from app.services import access
+from app.services.callers import access
 from app.tables import ApiKey, Tenant
 from tests.api.conftest import bearer, both_stacks, caller_of
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 from sqlalchemy import delete, select, update
 
-from app.services import access, audit
+from app.services.callers import access, audit
 from app.tables import AuditEvent
 from tests.api.conftest import both_stacks
 

@@ -337,7 +337,7 @@ def test_a_failure_to_commit_leaves_nothing(client, service, before, monkeypatch
     def broken(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.services.arrivals.audit.record", broken)
+    monkeypatch.setattr("app.services.datasets.arrivals.audit.record", broken)
     answer = send(client, npz(x=X, sample_id=list("abcd")), "npz")
 
     assert answer.status_code == 503

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from app import ids
-from app.services import access
+from app.services.callers import access
 from app.tables import AuditEvent, LedgerEntry, LedgerTarget, Sample, SampleSubject
 from tests.api.sending import every_byte, npy, npz, rows_of, send, traces
 

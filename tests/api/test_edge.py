@@ -11,7 +11,7 @@ import pytest
 from app import logs
 from app.api.etags import etag, matches, require_match
 from app.errors import PreconditionFailed, PreconditionRequired
-from app.services import job_reads
+from app.services.jobs import reads as job_reads
 from tests.api.teaching import a_model
 
 

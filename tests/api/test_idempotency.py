@@ -11,8 +11,8 @@ from sqlalchemy import func, select, update
 
 from app.db import clock
 from app.errors import IdempotencyInProgress
-from app.services import idempotency
-from app.services.idempotency import Once
+from app.services.callers import idempotency
+from app.services.callers.idempotency import Once
 from app.services.scheduler import expire_answers
 from app.tables import ApiKey, IdempotencyRecord
 from tests.api.conftest import both_stacks

@@ -20,7 +20,7 @@ from app.main import create_app
 from app.methods.networks.spec import InputSpec
 from app.schemas.predict import Prediction, PredictRead
 from app.service import open_service
-from app.services import access
+from app.services.callers import access
 from app.tables import Tenant
 from tests.api.conftest import bearer
 from tests.services.test_snapshots import flip, linear, path_of

@@ -17,7 +17,7 @@ from app import ids
 from app.config import Limits
 from app.errors import ArtifactCorrupt
 from app.main import create_app
-from app.services import arrivals
+from app.services.datasets import arrivals
 from app.tables import Upload
 from tests.api.conftest import bearer
 from tests.api.sending import npy, npz, send, traces
@@ -286,7 +286,7 @@ def test_weights_that_cannot_be_committed_leave_no_file(client, service, monkeyp
     def broken(*_, **__):
         raise ArtifactCorrupt("broken")
 
-    monkeypatch.setattr("app.services.uploads.audit.record", broken)
+    monkeypatch.setattr("app.services.datasets.uploads.audit.record", broken)
 
     assert upload(client, save(WEIGHTS)).status_code == 500
     assert traces(service) == before

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from app.config import Settings
 from app.main import create_app
 from app.service import open_service
-from app.services import access
+from app.services.callers import access
 from docs.generate import openapi_page
 from tests.api.conftest import bearer
 from tests.api.world import HEAD, build

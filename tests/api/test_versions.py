@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from app import ids
 from app.methods.parts.grid import quantise
-from app.services.versions import path as version_path
+from app.services.models.versions import path as version_path
 from app.tables import Base, Dataset, Version
 from tests.api.sending import npz, send
 from tests.api.teaching import a_dataset, a_model, teach, update

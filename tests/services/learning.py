@@ -10,8 +10,10 @@ from app import ids
 from app.db import clock, touch
 from app.schemas.models import ModelCreate
 from app.schemas.updates import UpdateCreate
-from app.services import jobs, models, shards, updates
+from app.services import jobs
+from app.services.datasets import shards
 from app.services.jobs import Signal
+from app.services.models import models, updates
 from app.tables import Dataset, ErasedRow, Job, LedgerEntry, RestrictedRow, Version
 from workers import runner
 

@@ -15,8 +15,8 @@ from app.intake.clean import Options
 from app.intake.media import Format
 from app.intake.spool import Spooled, spool
 from app.service import Caller, Service
-from app.services import arrivals
-from app.services.idempotency import Once, reserved
+from app.services.callers.idempotency import Once, reserved
+from app.services.datasets import arrivals
 from app.tables import Dataset
 
 

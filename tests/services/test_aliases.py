@@ -14,7 +14,7 @@ from app.errors import (
     VersionTainted,
 )
 from app.schemas.aliases import AliasPut
-from app.services import aliases
+from app.services.models import aliases
 from app.tables import Version
 from tests.services.learning import a_dataset, a_model, erase, learn, restrict, rows
 

@@ -15,8 +15,9 @@ from app.errors import SubjectErased
 from app.ids import new
 from app.intake.clean import Options
 from app.intake.media import Format
-from app.services import access, arrivals, duplicates, shards, staging
-from app.services.arrivals import Arrival
+from app.services.callers import access
+from app.services.datasets import arrivals, duplicates, shards, staging
+from app.services.datasets.arrivals import Arrival
 from app.services.scheduler import resume_purges
 from app.tables import Dataset, IdempotencyRecord, LedgerEntry, LedgerTarget, Sample, SampleSubject, Shard
 from tests.services.sent import send
@@ -27,7 +28,7 @@ X = np.arange(90, dtype=np.float32).reshape(30, 3)
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     monkeypatch.setattr("app.intake.rows.BLOCK_ROWS", 10)
-    monkeypatch.setattr("app.services.staging.STAGED", 4)
+    monkeypatch.setattr("app.services.datasets.staging.STAGED", 4)
 
 
 def count(service, table):
@@ -65,7 +66,7 @@ def test_others_can_write_between_two_parts(service, caller, monkeypatch):
         thread.start()
         thread.join()
 
-    monkeypatch.setattr("app.services.arrivals.staging.stage", staged)
+    monkeypatch.setattr("app.services.datasets.arrivals.staging.stage", staged)
     send(service, caller, x=X, sample_id=[f"row-{i}" for i in range(30)])
 
     assert len(commits) == 9

@@ -3,7 +3,7 @@
 import pytest
 
 from app.errors import ClassNameConflict
-from app.services import classes, models
+from app.services.models import classes, models
 from tests.services.learning import a_dataset, a_model, learn, rows
 
 

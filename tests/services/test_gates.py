@@ -3,7 +3,7 @@
 import pytest
 
 from app.schemas.models import Gates
-from app.services import gates
+from app.services.models import gates
 
 METRICS = {
     "accuracy_old": 0.9,

@@ -12,8 +12,9 @@ from app.db import clock
 from app.errors import JobNotCancellable, JobNotRetryable, NotFound
 from app.ids import new
 from app.service import Caller
-from app.services import job_wishes, jobs
+from app.services import jobs
 from app.services.jobs import Cause, LeaseLost, Signal, Stopped, Urgency
+from app.services.jobs import asked as job_wishes
 from app.services.jobs.rows import LOG_CHARACTERS, LOG_LINES
 from app.tables import AuditEvent, Job, JobEvent
 from tests.conftest import a_tenant

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services import json_rows
-from app.services.json_rows import split_rows
-from app.services.turns import finish
+from app.services.predictions import json_rows
+from app.services.predictions.json_rows import split_rows
+from app.services.predictions.turns import finish
 
 
 @pytest.fixture(autouse=True)

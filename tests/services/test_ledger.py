@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.services import ledger
+from app.services.erasure import ledger
 from tests.services.learning import a_dataset, a_model, erase, learn, lift, restrict, rows
 
 

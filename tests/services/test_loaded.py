@@ -13,8 +13,8 @@ from torch import nn
 from app import ids
 from app.methods.base import Head
 from app.methods.parts.scoring import Scorer
-from app.services import loaded
-from app.services.loaded import Cache, Ready
+from app.services.predictions import loaded
+from app.services.predictions.loaded import Cache, Ready
 from tests.services.test_snapshots import head_of, linear, publish, trained
 
 EMPTY = Ready(

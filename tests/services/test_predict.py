@@ -23,10 +23,10 @@ from app.methods.base import Head
 from app.methods.networks.spec import InputSpec
 from app.metrics import ARTIFACT_FAILURES
 from app.schemas.predict import PredictRead
-from app.services import loaded, serving
 from app.services.memory import Memory
-from app.services.predict import Ask, Predictor
-from app.services.turns import at_once
+from app.services.predictions import loaded, serving
+from app.services.predictions.predict import Ask, Predictor
+from app.services.predictions.turns import at_once
 from app.tables import (
     Alias,
     Base,

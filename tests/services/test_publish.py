@@ -10,8 +10,9 @@ from sqlalchemy import func, select
 from app import ids
 from app.methods.base import Centroid, Head, Snapshot
 from app.methods.networks.spec import InputSpec, NetworkSpec
-from app.services import features, models, publish, snapshots
-from app.services.publish import Draft
+from app.services.datasets import features
+from app.services.models import models, publish, snapshots
+from app.services.models.publish import Draft
 from app.tables import Centroid as CentroidRow
 from app.tables import ModelClass, Version
 from app.vault import new_key

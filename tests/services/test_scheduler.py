@@ -11,8 +11,10 @@ from sqlalchemy import select, update
 
 from app.db import clock
 from app.ids import new
-from app.services import idempotency, jobs, orphans, scheduler
-from app.services.idempotency import Once
+from app.services import jobs, scheduler
+from app.services.callers import idempotency
+from app.services.callers.idempotency import Once
+from app.services.erasure import orphans
 from app.services.jobs import Cause
 from app.services.scheduler import Scheduler, hold, release
 from app.tables import Checkpoint, Dataset, Holder, IdempotencyRecord, Job, Model, Upload

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from app import ids
 from app.db import clock
 from app.errors import ArtifactCorrupt, Purged
-from app.services import datasets, shard_files, shards
+from app.services.datasets import datasets, shard_files, shards
 from app.tables import Dataset, FeatureMap, Shard
 from tests.services.sent import send
 

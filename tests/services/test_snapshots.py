@@ -17,7 +17,7 @@ from app.methods.base import Centroid, Head, Snapshot
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.digest import array_digest, class_map_digest, label_keys
 from app.methods.parts.grid import ExponentGrid
-from app.services import snapshots
+from app.services.models import snapshots
 from app.tables import Version
 from tests.services.versions import add_model, add_version
 

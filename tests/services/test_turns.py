@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from app.services.turns import Turns
+from app.services.predictions.turns import Turns
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from app.db import clock, touch
 from app.methods.base import Snapshot
 from app.methods.networks import width
 from app.service import Service
-from app.services import snapshots
+from app.services.models import snapshots
 from app.tables import (
     Centroid,
     FeatureMap,

@@ -7,8 +7,9 @@ import torch
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
-from app.services import job_reads, jobs
+from app.services import jobs
 from app.services.jobs import LeaseLost
+from app.services.jobs import reads as job_reads
 from app.services.paging import Page
 from app.tables import Checkpoint, Job
 from tests.services.learning import a_dataset, a_model, rows, submit

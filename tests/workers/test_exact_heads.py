@@ -13,7 +13,7 @@ from app.errors import ClassNameConflict, MissingData, ValidationFailed
 from app.methods.parts import statistics as exact
 from app.methods.parts.expansion import Expansion, expand, longest_row
 from app.methods.parts.grid import quantise
-from app.services import snapshots, versions
+from app.services.models import snapshots, versions
 from app.tables import Dataset, Model, ModelClass, RestrictedRow, VersionDataset
 from tests.conftest import STACKS
 from tests.services.learning import (

@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.config import Jobs
-from app.services import job_wishes, jobs
+from app.services import jobs
 from app.services.jobs import Signal
+from app.services.jobs import asked as job_wishes
 from tests.factories import a_job
 from tests.workers.watching import read, until
 from workers.lease import Lease

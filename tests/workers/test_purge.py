@@ -6,7 +6,9 @@ import pytest
 from sqlalchemy import func, select
 
 from app.errors import ArtifactCorrupt, Purged
-from app.services import datasets, models, purges, shards
+from app.services.datasets import datasets, shards
+from app.services.erasure import purges
+from app.services.models import models
 from app.tables import (
     AuditEvent,
     Centroid,
@@ -90,7 +92,7 @@ def test_persons_stay_while_a_version_that_used_them_does(service, caller, datas
 
 def test_a_purge_that_was_interrupted_goes_on(service, caller, monkeypatch):
     monkeypatch.setattr("app.intake.rows.BLOCK_ROWS", 5)
-    monkeypatch.setattr("app.services.purges.AT_ONCE", 3)
+    monkeypatch.setattr("app.services.erasure.purges.AT_ONCE", 3)
     before = stored(service)
     dataset = send(service, caller, x=[[float(i)] for i in range(50)])
     datasets.remove(service, caller, dataset.id)

@@ -9,11 +9,11 @@ from sqlalchemy import func, select
 
 from app.errors import UnsupportedTask, ValidationFailed
 from app.methods.parts.grid import quantise
-from app.services import artifacts, snapshots
 from app.services.memory import Memory
-from app.services.predict import Ask, Predictor
-from app.services.snapshots import GRID
-from app.services.turns import at_once
+from app.services.models import artifacts, snapshots
+from app.services.models.snapshots import GRID
+from app.services.predictions.predict import Ask, Predictor
+from app.services.predictions.turns import at_once
 from app.tables import VersionClass
 from tests.conftest import STACKS
 from tests.services.learning import a_dataset, a_model, learn, run_next, submit

@@ -7,19 +7,10 @@ from sqlalchemy import select
 from app import ids
 from app.errors import ArtifactCorrupt, VersionNotReady
 from app.schemas.aliases import AliasPut
-from app.services import (
-    aliases,
-    artifacts,
-    centroids,
-    jobs,
-    models,
-    retention,
-    scheduler,
-    serving,
-    snapshots,
-    versions,
-)
+from app.services import jobs, scheduler
 from app.services.jobs import Signal
+from app.services.models import aliases, artifacts, centroids, models, retention, snapshots, versions
+from app.services.predictions import serving
 from app.tables import Centroid as CentroidRow
 from app.tables import Job, Version, VersionClass
 from tests.services.learning import a_dataset, a_model, learn, rows, run_next, submit

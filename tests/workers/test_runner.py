@@ -13,8 +13,10 @@ from sqlalchemy.exc import OperationalError
 from app import ids, logs
 from app.errors import ArtifactCorrupt, StorageFull, ValidationFailed
 from app.ids import new
-from app.services import job_reads, job_wishes, jobs
+from app.services import jobs
 from app.services.jobs import LeaseLost, Signal, Stopped
+from app.services.jobs import asked as job_wishes
+from app.services.jobs import reads as job_reads
 from app.services.paging import Page
 from tests.factories import a_job
 from tests.workers.watching import read

@@ -10,8 +10,11 @@ from sqlalchemy.exc import OperationalError
 from app import ids
 from app.db import clock
 from app.methods.parts.grid import quantise
-from app.services import job_wishes, jobs, ledger, snapshots, versions
+from app.services import jobs
+from app.services.erasure import ledger
 from app.services.jobs import Signal
+from app.services.jobs import asked as job_wishes
+from app.services.models import snapshots, versions
 from app.tables import (
     Alias,
     Job,

@@ -13,7 +13,8 @@ from app.db import clock
 from app.methods import networks
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.grid import quantise
-from app.services import features, models, shards, snapshots
+from app.services.datasets import features, shards
+from app.services.models import models, snapshots
 from app.tables import FeatureMap, Shard, Upload
 from app.vault import new_key
 from tests.services.learning import WIDTH, a_dataset, a_model, learn, rows, run_next, submit

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import func, select
 
 from app import ids
-from app.services import snapshots
-from app.services.orphans import remove_orphans
+from app.services.erasure.orphans import remove_orphans
+from app.services.models import snapshots
 from app.tables import (
     AliasMove,
     Centroid,

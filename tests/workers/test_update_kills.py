@@ -8,7 +8,7 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from app.services import orphans
+from app.services.erasure import orphans
 from app.tables import Centroid, Shard, Version
 from tests.services.learning import a_dataset, a_model, rows, submit
 from tests.workers.held_update import STAGES

@@ -10,7 +10,7 @@ import pytest
 from app.errors import JobNotCancellable
 from app.ids import new
 from app.service import open_service
-from app.services import job_wishes
+from app.services.jobs import asked as job_wishes
 from tests.conftest import STACKS, a_tenant, settings_on
 from tests.workers.conftest import SOON, worker_of
 from tests.workers.watching import Nap, computing, gone, read, until

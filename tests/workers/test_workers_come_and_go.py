@@ -6,7 +6,7 @@ import pytest
 
 from app.config import Jobs
 from app.ids import new
-from app.services import job_wishes
+from app.services.jobs import asked as job_wishes
 from tests.workers.watching import Nap, computing, gone, read, until
 
 

@@ -14,7 +14,7 @@ from app import ids
 from app.db import clock
 from app.errors import JobNotCancellable, JobNotRetryable, NotFound
 from app.service import Caller
-from app.services import audit
+from app.services.callers import audit
 from app.services.jobs.ends import cancel_row
 from app.services.jobs.rows import ACTIVE, DONE, State, locked, new_job, say
 from app.tables import Job, JobDataset, JobEvent

@@ -1,7 +1,7 @@
 import pytest
 
 from app.service import Caller
-from app.services import access
+from app.services.callers import access
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from sqlalchemy import select
 
 from app import ids
 from app.schemas.models import ModelChange
-from app.services import history, models, policies
-from app.services.aliases import of_model
+from app.services.models import models
+from app.services.models.aliases import of_model
 from app.services.paging import Page, Place
+from app.services.policies import history, policies
 from app.tables import Dataset, Job, Model, Offer, Version, VersionDataset
 from tests.services.learning import (
     a_dataset,

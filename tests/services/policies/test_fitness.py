@@ -5,7 +5,10 @@ from sqlalchemy import update
 
 from app import ids
 from app.errors import DimensionMismatch, TooFewSamples, ValidationFailed
-from app.services import datasets, job_wishes, offers, policies, snapshots
+from app.services.datasets import datasets
+from app.services.jobs import asked as job_wishes
+from app.services.models import snapshots
+from app.services.policies import offers, policies
 from app.tables import Job
 from tests.services.learning import (
     a_dataset,

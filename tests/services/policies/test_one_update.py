@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import select
 
-from app.services import jobs, policies
+from app.services import jobs
+from app.services.policies import policies
 from app.services.scheduler import Scheduler
 from app.tables import Dataset, Job, JobDataset, Offer
 from tests.services.learning import (
@@ -100,7 +101,7 @@ def test_stores_neither_dataset_nor_decision_when_the_transaction_fails(service,
     def crash(*_, **__):
         raise RuntimeError("gone")
 
-    monkeypatch.setattr("app.services.policy_jobs.start", crash)
+    monkeypatch.setattr("app.services.policies.policy_jobs.start", crash)
     with pytest.raises(RuntimeError):
         send(service, caller, model_id=model.id, x=[[0, 0, 1, 0]] * 3, label=["cat"] * 3)
     with service.db.read() as session:

@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import select
 
 from app.db import clock
-from app.services import aliases as alias_service
-from app.services import models, offers, policies
+from app.services.models import aliases as alias_service
+from app.services.models import models
+from app.services.policies import offers, policies
 from app.tables import ApiKey, Decision, Offer, Version
 from tests.services.learning import (
     rows,

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import update
 
 from app.db import clock
-from app.services import policies, snapshots
+from app.services.models import snapshots
+from app.services.policies import policies
 from app.tables import Offer
 from tests.services.learning import (
     a_model,

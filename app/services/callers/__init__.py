@@ -1,0 +1,1 @@
+"""Who calls, once, and on record: keys and tenants, idempotency, the audit chain."""

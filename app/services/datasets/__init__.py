@@ -1,0 +1,1 @@
+"""What was sent, from the stream to encrypted shards and their grid features."""

@@ -1,0 +1,1 @@
+"""Models, their versions and aliases: created, taught, published, taken out and brought in."""

@@ -1,0 +1,282 @@
+"""Aliases: movable names for versions, their history, and what was live when."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import ids
+from app.db import clock, touch
+from app.errors import (
+    AliasProtected,
+    Fault,
+    Forbidden,
+    NotFound,
+    SubjectRestricted,
+    ValidationFailed,
+    VersionNotReady,
+    VersionTainted,
+)
+from app.schemas.aliases import AliasMoveRead, AliasPut, AliasRead
+from app.schemas.updates import AliasName
+from app.service import Caller, Service
+from app.services.callers import audit
+from app.services.erasure import ledger
+from app.services.models import models, versions
+from app.services.models.models import Check
+from app.tables import Alias, AliasMove, Model, Version
+
+if TYPE_CHECKING:
+    from app.services.callers.idempotency import Once
+
+LATEST = "latest"
+ALIAS_NAME: TypeAdapter[str] = TypeAdapter(AliasName)
+
+
+def browse(service: Service, tenant_id: UUID, model_id: UUID) -> list[AliasRead]:
+    """Every alias of a model."""
+    with service.db.read() as session:
+        return of_model(session, models.get(session, tenant_id, model_id).id)
+
+
+def read(service: Service, tenant_id: UUID, model_id: UUID, name: str) -> AliasRead:
+    """One alias; raises `NotFound`."""
+    for alias in browse(service, tenant_id, model_id):
+        if alias.name == name:
+            return alias
+    raise NotFound(f"there is no alias {name!r}")
+
+
+def moves(
+    service: Service, tenant_id: UUID, model_id: UUID, name: str, at: datetime | None
+) -> list[AliasMoveRead]:
+    """The history of an alias, newest first; with `at` only what was in force then."""
+    with service.db.read() as session:
+        id = models.get(session, tenant_id, model_id).id
+        return history(session, id, name) if at is None else [as_of(session, id, name, at)]
+
+
+def of_model(session: Session, model_id: UUID) -> list[AliasRead]:
+    """Every alias and what it names, by name; `latest` first, where there is a version."""
+    rows = session.execute(
+        select(Alias, Version.number)
+        .join(Version, Version.id == Alias.version_id)
+        .where(Alias.model_id == model_id)
+        .order_by(Alias.name)
+    )
+    found = [AliasRead.of(alias, number) for alias, number in rows]
+    newest = versions.newest_untainted(session, model_id)
+    return [AliasRead.latest(newest), *found] if newest else found
+
+
+def put(
+    service: Service, caller: Caller, model_id: UUID, name: str, body: AliasPut, check: Check
+) -> AliasRead:
+    """Make an alias, or move the one that the caller read."""
+    _check_name(name)
+    with service.db.begin() as session:
+        model = models.get(session, caller.tenant_id, model_id, lock=True)
+        row = _row(session, model.id, name)
+        check(row.revision if row else None)
+        _may(caller, row, body.protected)
+        version = versions.by_number(session, model, body.version, pointer="/version")
+        allow(session, model, version, pointer="/version")
+        moved = move(session, model, name, version, reason=body.reason, actor=caller.actor)
+        if body.protected is not None:
+            moved.protected = body.protected
+        return AliasRead.of(moved, version.number)
+
+
+def remove(service: Service, caller: Caller, model_id: UUID, name: str, check: Check) -> None:
+    """Take an alias away; its history stays."""
+    _check_name(name)
+    with service.db.begin() as session:
+        model = models.get(session, caller.tenant_id, model_id, lock=True)
+        row = _row(session, model.id, name)
+        if row is None:
+            raise NotFound(f"there is no alias {name!r}")
+        check(row.revision)
+        _may(caller, row, None)
+        session.delete(row)
+        _history(session, model, name, None, "removed", caller.actor)
+        _record(session, model, name, "alias.removed", caller.actor)
+        touch(session)
+
+
+def rollback(
+    service: Service,
+    caller: Caller,
+    model_id: UUID,
+    name: str,
+    reason: str,
+    check: Check,
+    once: Once | None = None,
+) -> AliasRead:
+    """Move an alias back to the version that it named before the present one."""
+    _check_name(name)
+    with service.db.begin() as session:
+        if once:
+            once.begin(session)
+        model = models.get(session, caller.tenant_id, model_id, lock=True)
+        row = _row(session, model.id, name)
+        if row is None:
+            raise NotFound(f"there is no alias {name!r}")
+        check(row.revision)
+        _may(caller, row, None)
+        version = _before(session, row)
+        allow(session, model, version)
+        moved = move(session, model, name, version, reason=reason, actor=caller.actor)
+        answer = AliasRead.of(moved, version.number)
+        if once:
+            body = answer.model_dump(mode="json")
+            etag = {"ETag": f'"{answer.revision}"'}
+            once.finish(session, status=200, body=body, headers=etag, resource_id=moved.id)
+        return answer
+
+
+def history(session: Session, model_id: UUID, name: str) -> list[AliasMoveRead]:
+    """Every move of an alias, newest first; also of one that was removed."""
+    rows = session.execute(
+        select(AliasMove, Version.number)
+        .outerjoin(Version, Version.id == AliasMove.version_id)
+        .where(AliasMove.model_id == model_id, AliasMove.name == name)
+        .order_by(AliasMove.created_at.desc(), AliasMove.id.desc())
+    )
+    found = [AliasMoveRead.of(move, number) for move, number in rows]
+    if not found:
+        raise NotFound(f"there never was an alias {name!r}")
+    return found
+
+
+def as_of(session: Session, model_id: UUID, name: str, at: datetime) -> AliasMoveRead:
+    """The move that was in force at an instant; raises `NotFound` where the alias named nothing then."""
+    for move in history(session, model_id, name):
+        if move.created_at <= at:
+            if move.version is None:
+                break
+            return move
+    raise NotFound(f"alias {name!r} named no version at {at.isoformat()}")
+
+
+def move(session: Session, model: Model, name: str, version: Version, *, reason: str, actor: str) -> Alias:
+    """Point the alias at a version, with history and audit; the caller has checked that it may."""
+    row = _row(session, model.id, name)
+    if row is None:
+        row = Alias(
+            id=ids.new(),
+            tenant_id=model.tenant_id,
+            model_id=model.id,
+            name=name,
+            version_id=version.id,
+            protected=False,
+            revision=1,
+            created_at=clock(session),
+        )
+        session.add(row)
+    else:
+        row.version_id, row.revision = version.id, row.revision + 1
+    session.flush()
+    _history(session, model, name, version.id, reason, actor)
+    _record(session, model, name, "alias.moved", actor)
+    touch(session)
+    return row
+
+
+def named(session: Session, model: Model, name: str) -> Version | None:
+    """The version that an alias names now."""
+    row = _row(session, model.id, name)
+    return None if row is None else session.get_one(Version, row.version_id)
+
+
+def allow(session: Session, model: Model, version: Version, pointer: str | None = None) -> None:
+    """Raise unless an alias may move to the version: there, untainted, and free of restricted rows."""
+    name = f"version {version.number}"
+    if version.state != "ready":
+        raise VersionNotReady(f"{name} is {version.state}", pointer=pointer)
+    if entries := ledger.tainted(session, [version.id]).get(version.id):
+        instead = versions.newest_untainted(session, model.id)
+        choose = f"choose {instead.number}" if instead else "no untainted version is left"
+        raise VersionTainted(
+            f"{name} is affected by {entries} completed erasure{'s' if entries > 1 else ''}; {choose}",
+            errors=[Fault(pointer or "/version", "tainted", choose)],
+            related=[versions.path(model.id, instead.number)] if instead else [],
+        )
+    if ledger.uses_restricted(session, version.id):
+        raise SubjectRestricted(f"{name} used rows that a forget request restricts now", pointer=pointer)
+
+
+def refusal(session: Session, model: Model, version: Version, name: str, *, may_promote: bool) -> str:
+    """Why a job may not move the alias to the version; empty where it may."""
+    row = _row(session, model.id, name)
+    try:
+        allow(session, model, version)
+    except (VersionNotReady, VersionTainted, SubjectRestricted) as error:
+        return error.detail
+    protected = row is not None and row.protected and not may_promote
+    return "the alias is protected" if protected else ""
+
+
+def check_promotion(session: Session, caller: Caller, model: Model, name: str) -> None:
+    """Raise where the caller may not have a job move this alias."""
+    _may(caller, _row(session, model.id, name), None, pointer="/alias")
+
+
+def _check_name(name: str) -> None:
+    try:
+        ALIAS_NAME.validate_python(name)
+    except ValidationError as error:
+        raise ValidationFailed(error.errors()[0]["msg"], pointer="alias") from None
+
+
+def _may(caller: Caller, row: Alias | None, protected: bool | None, pointer: str | None = None) -> None:
+    """Only scope `promote` moves a protected alias, or protects one, or lifts that."""
+    if "promote" in caller.scopes or "admin" in caller.scopes:
+        return
+    if row is not None and row.protected:
+        raise AliasProtected(f"alias {row.name!r} is protected: this needs scope promote", pointer=pointer)
+    if protected:
+        raise Forbidden("protecting an alias needs scope promote")
+
+
+def _before(session: Session, row: Alias) -> Version:
+    """The version that the alias named before the present one."""
+    moves = session.scalars(
+        select(AliasMove.version_id)
+        .where(AliasMove.model_id == row.model_id, AliasMove.name == row.name)
+        .order_by(AliasMove.created_at.desc(), AliasMove.id.desc())
+    )
+    for version_id in moves:
+        if version_id not in (None, row.version_id):
+            return session.get_one(Version, version_id)
+    raise VersionNotReady(f"alias {row.name!r} never named another version")
+
+
+def _history(
+    session: Session, model: Model, name: str, version_id: UUID | None, reason: str, actor: str
+) -> None:
+    session.add(
+        AliasMove(
+            id=ids.new(),
+            tenant_id=model.tenant_id,
+            model_id=model.id,
+            name=name,
+            version_id=version_id,
+            reason=reason,
+            actor=actor,
+            created_at=clock(session),
+        )
+    )
+
+
+def _record(session: Session, model: Model, name: str, action: str, actor: str) -> None:
+    resources: dict[str, UUID | str] = {"model": model.id, "alias": name}
+    audit.record(session, tenant_id=model.tenant_id, actor=actor, action=action, resources=resources)
+
+
+def _row(session: Session, model_id: UUID, name: str) -> Alias | None:
+    return session.scalar(select(Alias).where(Alias.model_id == model_id, Alias.name == name))

@@ -1,0 +1,147 @@
+"""A version taken out: one zip of safetensors and JSON, and a row that says who took it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from safetensors.torch import save as dump
+from sqlalchemy.orm import Session
+
+from app import ids
+from app.db import clock
+from app.errors import SubjectRestricted, VersionNotReady, VersionTainted
+from app.methods.networks.spec import NetworkSpec
+from app.schemas.artifacts import Artifact, ArtifactClass, ArtifactHead, ArtifactMethod
+from app.service import Caller, Service
+from app.services.callers import audit
+from app.services.erasure import ledger
+from app.services.models import models, snapshots, versions
+from app.services.models.snapshots import NETWORK, Loaded
+from app.tables import Export, Model, Version
+
+PART = 1 << 20
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An artifact that was registered and may leave."""
+
+    export_id: UUID
+    name: str  # of the file: ids only
+    parts: Iterator[bytes]
+
+
+def export(service: Service, caller: Caller, model_id: UUID, number: int, recipient: str | None) -> Taken:
+    """Open a version, register that it leaves, and give its zip. Owns its transactions.
+
+    Whether it may leave is decided by the transaction that registers it, after its bytes were read.
+    """
+    with service.db.read() as session:
+        model = models.get(session, caller.tenant_id, model_id)
+        version = versions.by_number(session, model, number)
+        _allow(session, version)
+    loaded = snapshots.load(service, version.id, centroids=False)
+    tensors = _tensors(loaded)
+    described = _describe(model, version, loaded).model_dump_json(indent=2).encode()
+    export_id = ids.new()
+    with service.db.begin() as session:
+        model = models.get(session, caller.tenant_id, model_id)
+        version = versions.by_number(session, model, number)
+        _allow(session, version)
+        session.add(
+            Export(
+                id=export_id,
+                created_at=clock(session),
+                tenant_id=model.tenant_id,
+                version_id=version.id,
+                dataset_id=None,
+                actor=caller.actor,
+                recipient=recipient,
+            )
+        )
+        audit.record(
+            session,
+            tenant_id=model.tenant_id,
+            actor=caller.actor,
+            action="version.exported",
+            resources={"model": model.id, "version": version.id, "export": export_id},
+        )
+    name = f"{ids.encode('mdl', model.id)}-{number}.zip"
+    return Taken(export_id, name, _zip({"version.json": described, "version.safetensors": tensors}))
+
+
+def _allow(session: Session, version: Version) -> None:
+    name = f"version {version.number}"
+    if version.state != "ready":
+        raise VersionNotReady(f"{name} is {version.state}")
+    if ledger.tainted(session, [version.id]):
+        raise VersionTainted(f"{name} contains erased data and may not leave")
+    if ledger.uses_restricted(session, version.id):
+        raise SubjectRestricted(f"{name} used rows that a forget request restricts now")
+
+
+def _tensors(loaded: Loaded) -> bytes:
+    head = loaded.snapshot.head
+    assert head is not None
+    network = {NETWORK + name: tensor for name, tensor in loaded.snapshot.weights.items()}
+    return dump({"head.weight": head.weight, "head.bias": head.bias, **network})
+
+
+def _describe(model: Model, version: Version, loaded: Loaded) -> Artifact:
+    snapshot = loaded.snapshot
+    assert snapshot.head is not None
+    named = zip(loaded.class_ids, snapshot.classes, strict=True)
+    return Artifact(
+        model=model.id,
+        model_name=model.name,
+        task=model.task,
+        version=version.number,
+        version_id=version.id,
+        created_at=version.created_at,
+        input=snapshot.input,
+        grid=snapshot.grid,
+        network=NetworkSpec.model_validate(model.network),
+        expansion=snapshot.expansion if snapshot.head.expanded else None,
+        head=ArtifactHead(normalise=snapshot.head.normalise),
+        classes=[ArtifactClass(id=id, name=name) for id, name in named],
+        method=ArtifactMethod(name=version.method, params=version.params),
+        digests={"weights": loaded.key.digests["weights"], "class_map": loaded.class_map_digest},
+    )
+
+
+class _Outlet:
+    """A file that only grows; what was written is taken away part by part."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        self._held += data
+        self._size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._size
+
+    def flush(self) -> None:
+        """Nothing waits below."""
+
+    def take(self) -> bytes:
+        taken, self._held = bytes(self._held), bytearray()
+        return taken
+
+
+def _zip(members: dict[str, bytes]) -> Iterator[bytes]:
+    """A zip, stored, in parts of about a mebibyte."""
+    outlet = _Outlet()
+    with zipfile.ZipFile(outlet, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            with archive.open(zipfile.ZipInfo(name), "w", force_zip64=len(content) >= 1 << 31) as file:
+                for start in range(0, len(content), PART):
+                    file.write(content[start : start + PART])
+                    yield outlet.take()
+    yield outlet.take()

@@ -1,0 +1,1 @@
+"""Models that update themselves: what was offered, what was decided, what came of it."""

@@ -1,0 +1,1 @@
+"""Versions in memory and the scores they give."""
