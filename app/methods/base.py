@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from app.methods.networks.spec import InputSpec, NetworkSpec
+from app.methods.parts.digest import array_digest, label_keys
 from app.methods.parts.expansion import Expansion
 from app.methods.parts.grid import Grid
 from app.methods.parts.model_settings import FixedRidge, Ridge, TargetGrid
@@ -97,6 +98,18 @@ class Head:
     bias: torch.Tensor  # (classes,) float32
     normalise: bool
     expanded: bool = False
+
+    def digest(self, classes: Sequence[str]) -> str:
+        """The digest `weights` of a version: its head and the label keys of the head's rows."""
+        arrays: dict[str, NDArray[Any]] = {
+            "head.bias": self.bias.detach().cpu().numpy(),
+            "head.normalise": np.array([self.normalise], np.uint8),
+            "head.weight": self.weight.detach().cpu().numpy(),
+            "classes": label_keys(classes),
+        }
+        if self.expanded:
+            arrays["head.expanded"] = np.array([True], np.uint8)
+        return array_digest(arrays)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from app.methods.base import Head
-from app.methods.parts.digest import array_digest, class_map_digest, label_keys, weights_digest
+from app.methods.parts.digest import array_digest, class_map_digest, label_keys
 
 DOC = Path(__file__).parents[2] / "docs" / "digests.md"
 
@@ -76,11 +76,11 @@ def test_covers_head_and_label_keys():
     head = Head(torch.ones(2, 3), torch.zeros(2), True)
 
     digests = {
-        weights_digest(head, ["a", "b"]),
-        weights_digest(head, ["a", "c"]),
-        weights_digest(Head(head.weight, head.bias, False), ["a", "b"]),
-        weights_digest(Head(head.weight, head.bias + 1, True), ["a", "b"]),
-        weights_digest(Head(head.weight + 1, head.bias, True), ["a", "b"]),
+        head.digest(["a", "b"]),
+        head.digest(["a", "c"]),
+        Head(head.weight, head.bias, False).digest(["a", "b"]),
+        Head(head.weight, head.bias + 1, True).digest(["a", "b"]),
+        Head(head.weight + 1, head.bias, True).digest(["a", "b"]),
     }
 
     assert len(digests) == 5

@@ -14,7 +14,6 @@ from threadpoolctl import threadpool_limits
 from app.methods.base import Context, Method, Snapshot, Split, Task
 from app.methods.incremental import analytic, lda, naive_bayes, ridge_regression
 from app.methods.networks.spec import InputSpec, NetworkSpec
-from app.methods.parts.digest import weights_digest
 from app.methods.parts.expansion import Expansion
 from app.methods.parts.grid import quantise
 from app.methods.parts.model_settings import TargetGrid
@@ -57,7 +56,7 @@ def learn(
 def digests(version: Snapshot) -> tuple[str, str]:
     assert version.head is not None
     assert version.statistics is not None
-    return version.statistics.digest(), weights_digest(version.head, version.classes)
+    return version.statistics.digest(), version.head.digest(version.classes)
 
 
 @each_method

@@ -15,7 +15,6 @@ from app.methods.incremental import ncm
 from app.methods.incremental.teen import METHOD, TeenParams
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts import calibration, calibration_choice
-from app.methods.parts.digest import weights_digest
 from app.methods.parts.grid import quantise
 from app.methods.parts.scoring import scores
 from tests.methods.conftest import rows_of
@@ -103,7 +102,7 @@ def test_does_not_see_order_or_sessions(seed):
 
     assert joint.head is not None
     assert version.head is not None
-    assert weights_digest(version.head, version.classes) == weights_digest(joint.head, joint.classes)
+    assert version.head.digest(version.classes) == joint.head.digest(joint.classes)
 
 
 def test_a_class_stands_on_its_own_mean_once_it_has_rows_enough():

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from app.methods.base import Head
 
 DTYPES = frozenset({"<i8", "<f4", "|u1"})
 
@@ -39,19 +36,6 @@ def label_keys(keys: Sequence[str]) -> NDArray[np.uint8]:
     """Label keys as one array: for each key the length of its UTF-8 bytes, then these bytes."""
     raw = b"".join(_length(len(text)) + text for text in map(str.encode, keys))
     return np.frombuffer(raw, np.uint8)
-
-
-def weights_digest(head: Head, classes: Sequence[str]) -> str:
-    """The digest `weights` of a version: its head and the label keys of the head's rows."""
-    arrays: dict[str, NDArray[Any]] = {
-        "head.bias": head.bias.detach().cpu().numpy(),
-        "head.normalise": np.array([head.normalise], np.uint8),
-        "head.weight": head.weight.detach().cpu().numpy(),
-        "classes": label_keys(classes),
-    }
-    if head.expanded:
-        arrays["head.expanded"] = np.array([True], np.uint8)
-    return array_digest(arrays)
 
 
 def class_map_digest(ids: Sequence[bytes], classes: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ from app import ids
 from app.errors import ArtifactCorrupt, NotFound, Purged, VersionNotReady
 from app.methods.base import Centroid, Head, Snapshot
 from app.methods.networks.spec import InputSpec, NetworkSpec
-from app.methods.parts.digest import class_map_digest, weights_digest
+from app.methods.parts.digest import class_map_digest
 from app.methods.parts.grid import Grid
 from app.methods.parts.statistics import Statistics, from_arrays
 from app.service import Service
@@ -109,7 +109,7 @@ def save(service: Service, snapshot: Snapshot, *, trained_network: bool, key: Ke
     raw = dump({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     key = service.vault.seal(file_id, [raw], key)
     key = replace(key, nonce=key.nonce or os.urandom(32))
-    key = _with_digest(key, "weights", weights_digest(head, snapshot.classes))
+    key = _with_digest(key, "weights", head.digest(snapshot.classes))
     if snapshot.statistics is None:
         return Saved(file_id, key)
     statistics_id = ids.new()
@@ -156,7 +156,7 @@ def _open(service: Service, facts: _Facts) -> Loaded:
     classes = tuple(name for name, _ in facts.classes)
     class_ids = tuple(id for _, id in facts.classes)
     head = _head(tensors)
-    if weights_digest(head, classes) != key(key_id).digests.get("weights"):
+    if head.digest(classes) != key(key_id).digests.get("weights"):
         raise ArtifactCorrupt("the head and class map of a version are not those it was published with")
     weights: Mapping[str, torch.Tensor] = {}
     if facts.network_file:
