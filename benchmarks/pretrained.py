@@ -69,7 +69,7 @@ def run(data: Set, base: int, steps: int, tick: Tick) -> tuple[list[Row], list[B
                 states(data.classes, base, steps, seed),
                 method,
                 params,
-                lambda: tick("orders"),
+                lambda _: tick("orders"),
             )
             for seed in ORDERS
         ]

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from app.methods.base import Context, Method, Params, Rows, Snapshot, Split
 from app.methods.parts.grid import quantise
 from app.methods.parts.metrics import accuracy_per_class, forgetting
-from app.methods.parts.scoring import scores
+from app.methods.parts.scoring import scorer_of
 from benchmarks.sets import Labels, Set
 
 
@@ -80,13 +81,14 @@ def update(
     assert after.head is not None
     save_file({"weight": after.head.weight, "bias": after.head.bias}, folder / "head.safetensors")
     sums = {name: [c.sum.tolist(), c.count] for name, c in after.centroids.items()}
+    if after.statistics is not None:
+        save_arrays(after.statistics.arrays(), folder / "statistics.safetensors")
     (folder / "version.json").write_text(json.dumps({"classes": after.classes, "centroids": sums}))
     return after, time.perf_counter() - started
 
 
 def predict(version: Snapshot, features: NDArray[np.int16]) -> Labels:
-    assert version.head is not None
-    best = scores(version.head, version.grid, features).argmax(axis=1)
+    best = scorer_of(version)(features).argmax(axis=1)
     found: Labels = np.array([int(name) for name in version.classes])[best]
     return found
 
@@ -97,7 +99,7 @@ def run(
     arriving: Sequence[Labels],
     method: Method[Any],
     params: Params,
-    on_state: Callable[[], None] = lambda: None,
+    on_state: Callable[[Snapshot], None] = lambda _: None,
 ) -> Trace:
     """A whole sequence on features."""
     trace, version = Trace(), before
@@ -108,5 +110,5 @@ def run(
             seen = np.concatenate(arriving[: state + 1])
             trace.seconds.append(seconds)
             trace.judge(data, seen, predict(version, test[np.isin(data.y_test, seen)]))
-            on_state()
+            on_state(version)
     return trace

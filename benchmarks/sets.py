@@ -46,6 +46,20 @@ def load(data: Path | None, name: str, *, pixels: bool = False, features: str | 
     raise SystemExit(f"{name}: no .npz with {'images' if pixels else 'feature vectors'} of the asked kind")
 
 
+def validation(data: Path | None, name: str, *, features: str | None = None) -> Set:
+    """A set to make choices on: judged by its `X_val`, or else by a fifth of the training rows."""
+    whole = load(data, name, features=features)
+    for path in sorted((data / name).glob("*.npz")) if data is not None and name != "digits" else ():
+        with np.load(path, allow_pickle=False) as arrays:
+            if {"X_val", "y_val"} <= set(arrays.files):
+                x = arrays["X_val"].astype(whole.x_train.dtype)
+                return Set(name, whole.x_train, whole.y_train, x, arrays["y_val"])
+    x_train, x_test, y_train, y_test = train_test_split(
+        whole.x_train, whole.y_train, test_size=0.2, random_state=0, stratify=whole.y_train
+    )
+    return Set(name, x_train, y_train, x_test, y_test)
+
+
 Arrays = tuple[NDArray[np.generic], Labels, NDArray[np.generic], Labels]
 
 
