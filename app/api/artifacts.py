@@ -24,6 +24,7 @@ from app.errors import (
     NotFound,
     Purged,
     SubjectRestricted,
+    TooFewSamples,
     UnsafeFormat,
     UnsupportedMedia,
     ValidationFailed,
@@ -60,7 +61,11 @@ def artifact(
         str | None, Query(max_length=200, description="Who gets it: a forget request will list them.")
     ] = None,
 ) -> StreamingResponse:
-    """Take a version out as a zip (`docs/artifact.md`). That it left is written down first."""
+    """Take a version out as a zip (`docs/artifact.md`). That it left is written down first.
+
+    Where a class has fewer rows than the model's `min_centroid_rows` this needs scope `admin`: the weights of
+    such a class can be the row itself.
+    """
     taken = artifacts.export(service, caller, model, number, recipient)
     headers = {"Content-Disposition": f'attachment; filename="{taken.name}"'}
     return StreamingResponse(taken.parts, media_type=ZIP, headers=headers)
@@ -81,6 +86,7 @@ def artifact(
         NonFinite,
         NotFound,
         Purged,
+        TooFewSamples,
         UnsafeFormat,
         UnsupportedMedia,
         ValidationFailed,

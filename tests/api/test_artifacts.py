@@ -187,7 +187,7 @@ def test_keeps_a_version_from_other_tenants(client, service, stranger):
 def twenty_lines():
     """The function in the document."""
     [code] = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
-    assert len(code.splitlines()) <= 36
+    assert len(code.splitlines()) <= 40
     names: dict[str, Any] = {}
     exec(compile(code, str(DOC), "exec"), names)
     return names["scores"]
@@ -432,6 +432,7 @@ REFUSED = {
     "an unknown field": (named("a", "b", "c", scale=2), 422, "validation-failed"),
     "an empty name": (named("a", "b", " "), 422, "validation-failed"),
     "no classes": (pack(WEIGHT[:0], BIAS[:0], {"classes": []}), 422, "validation-failed"),
+    "one class": (pack(WEIGHT[:1].copy(), BIAS[:1].copy(), {"classes": ["a"]}), 422, "too-few-samples"),
     "the same name": (named("a", "b", "b"), 409, "class-name-conflict"),
     "names that look alike": (named("Cat", "dog", "cat"), 409, "class-name-conflict"),
     "a class more": (named("a", "b", "c", "d"), 422, "dimension-mismatch"),
@@ -485,6 +486,35 @@ def test_needs_a_network_whose_weights_are_known(client):
 
     assert (answer.status_code, answer.json()["code"]) == (422, "validation-failed")
     assert answer.json()["errors"][0]["pointer"] == "/network"
+
+
+def test_lets_the_weights_of_a_small_class_leave_to_admins_only(client, service, key_with):
+    """The nearest mean of one row is that row."""
+    model = a_model(client)
+    update(client, model, [a_dataset(client, ["ant"] * 6 + ["bee"])])
+    assert run_next(service).state == "succeeded"
+    address = f"/v1/models/{model['id']}/versions/1/artifact"
+    reader = key_with("read", "train", "promote", "ingest")
+
+    refused = client.get(address, headers=reader)
+    assert (refused.status_code, refused.json()["code"]) == (403, "missing-scope")
+    assert "min_centroid_rows" in refused.json()["detail"]
+    assert count(service, Export) == 0
+    assert client.get(address).status_code == 200
+
+    update(client, model, [a_dataset(client, ["bee"] * 4)], on_conflict="extend")
+    assert run_next(service).state == "succeeded"
+    assert client.get(address.replace("/1/", "/2/"), headers=reader).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["ncm", "fetril", "teen", "lda"])
+def test_refuses_an_update_of_an_imported_head_at_the_door(client, method):
+    model = create_model(client, input={"kind": "vector", "shape": [4]})
+    assert bring(client, model, pack(WEIGHT, BIAS, NAMES)).status_code == 201
+    answer = update(
+        client, {"id": model.rpartition("/")[2]}, [a_dataset(client, ["cat"] * 4, width=4)], method
+    )
+    assert (answer.status_code, answer.json()["code"]) == (409, "missing-data"), answer.text
 
 
 def test_needs_scope_train_and_a_zip(client, key_with, stranger):

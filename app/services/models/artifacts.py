@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from safetensors.torch import save as dump
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import ids
 from app.db import clock
-from app.errors import SubjectRestricted, VersionNotReady, VersionTainted
+from app.errors import Forbidden, SubjectRestricted, VersionNotReady, VersionTainted
 from app.methods.networks.spec import NetworkSpec
 from app.schemas.artifacts import Artifact, ArtifactClass, ArtifactHead, ArtifactMethod
 from app.service import Caller, Service
@@ -20,7 +21,7 @@ from app.services.callers import audit
 from app.services.erasure import ledger
 from app.services.models import models, snapshots, versions
 from app.services.models.snapshots import NETWORK, Loaded
-from app.tables import Export, Model, Version
+from app.tables import Centroid, Export, Model, Version, VersionClass
 
 PART = 1 << 20
 
@@ -42,7 +43,7 @@ def export(service: Service, caller: Caller, model_id: UUID, number: int, recipi
     with service.db.read() as session:
         model = models.get(session, caller.tenant_id, model_id)
         version = versions.by_number(session, model, number)
-        _allow(session, version)
+        _allow(session, caller, model, version)
     loaded = snapshots.load(service, version.id, centroids=False)
     tensors = _tensors(loaded)
     described = _describe(model, version, loaded).model_dump_json(indent=2).encode()
@@ -50,7 +51,7 @@ def export(service: Service, caller: Caller, model_id: UUID, number: int, recipi
     with service.db.begin() as session:
         model = models.get(session, caller.tenant_id, model_id)
         version = versions.by_number(session, model, number)
-        _allow(session, version)
+        _allow(session, caller, model, version)
         session.add(
             Export(
                 id=export_id,
@@ -73,7 +74,7 @@ def export(service: Service, caller: Caller, model_id: UUID, number: int, recipi
     return Taken(export_id, name, _zip({"version.json": described, "version.safetensors": tensors}))
 
 
-def _allow(session: Session, version: Version) -> None:
+def _allow(session: Session, caller: Caller, model: Model, version: Version) -> None:
     name = f"version {version.number}"
     if version.state != "ready":
         raise VersionNotReady(f"{name} is {version.state}")
@@ -81,6 +82,22 @@ def _allow(session: Session, version: Version) -> None:
         raise VersionTainted(f"{name} contains erased data and may not leave")
     if ledger.uses_restricted(session, version.id):
         raise SubjectRestricted(f"{name} used rows that a forget request restricts now")
+    if not caller.may("admin") and _shows_few_rows(session, model, version):
+        raise Forbidden(
+            f"{name} has a class with fewer rows than min_centroid_rows, and its weights can show them: "
+            "this needs an API key with scope admin"
+        )
+
+
+def _shows_few_rows(session: Session, model: Model, version: Version) -> bool:
+    """Whether a class stands on so few rows that its row of the head may be one of them."""
+    few = (
+        select(VersionClass.class_id)
+        .join(Centroid, Centroid.id == VersionClass.centroid_id)
+        .where(VersionClass.version_id == version.id, Centroid.count < model.min_centroid_rows)
+        .limit(1)
+    )
+    return session.scalar(few) is not None
 
 
 def _tensors(loaded: Loaded) -> bytes:

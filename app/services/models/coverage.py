@@ -52,10 +52,7 @@ def of(session: Session, base: Version) -> Coverage:
 
 def check(session: Session, base: Version) -> None:
     """Raise `MissingData` where the statistics of a version can no longer be made."""
-    if session.scalar(select(VersionClass.class_id).filter_by(version_id=base.id, centroid_id=None).limit(1)):
-        raise MissingData(
-            f"version {base.number} knows classes without rows: it was imported", pointer="/base"
-        )
+    check_rows_known(session, base)
     needed = [rows.dataset_id for rows in of(session, base).missing]
     gone = session.scalars(
         select(Dataset.id).where(Dataset.id.in_(needed), Dataset.deleted_at.is_not(None)).order_by(Dataset.id)
@@ -65,6 +62,14 @@ def check(session: Session, base: Version) -> None:
         raise MissingData(
             f"version {base.number} has no statistics, and the rows to make them from are gone: {names}",
             pointer="/base",
+        )
+
+
+def check_rows_known(session: Session, base: Version) -> None:
+    """Raise `MissingData` where a version has classes without centroids: every method builds on them."""
+    if session.scalar(select(VersionClass.class_id).filter_by(version_id=base.id, centroid_id=None).limit(1)):
+        raise MissingData(
+            f"version {base.number} knows classes without rows: it was imported", pointer="/base"
         )
 
 

@@ -26,6 +26,7 @@ from app.errors import (
     InUse,
     InvalidRequest,
     NonFinite,
+    TooFewSamples,
     UnsafeFormat,
     UnsupportedTask,
     ValidationFailed,
@@ -180,6 +181,8 @@ def _snapshot(
             f"one row a class: {len(names)} classes, weight {list(weight.shape)}, bias {list(bias.shape)}",
             pointer="/head.json/classes",
         )
+    if len(names) < 2:
+        raise TooFewSamples("a classifier has at least two classes", pointer="/head.json/classes")
     _check_names(names)
     grid = GRID.validate_python(model.grid)
     longest = 1.0 if spec.normalise else unit(grid) * LIMIT

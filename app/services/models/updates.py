@@ -221,6 +221,8 @@ def _check_knowledge(
         raise MissingData(f"{method.name} needs rows: name datasets", pointer="/datasets")
     if not ground.datasets and base is None and not something_queued:
         raise MissingData("the model has no version to make another head from", pointer="/datasets")
+    if base is not None:
+        coverage.check_rows_known(session, base)
     if method.statistics:
         heads.check_memory(heads.width(model), model.ridge == "gcv", memory, pointer="/method/name")
         if base is not None:
