@@ -162,3 +162,12 @@ def test_shows_no_alias_of_another_tenant(client, model, stranger):
     ]
     assert [answer.status_code for answer in calls] == [404] * len(calls)
     assert client.get(address(model)).json()["version"] == 1
+
+
+def test_gives_no_tag_again_to_an_alias_made_anew(client, model):
+    old = put(client, model, 1).headers["ETag"]
+    assert client.delete(address(model), headers={"If-Match": old}).status_code == 204
+    new = put(client, model, 2).headers["ETag"]
+    assert new != old
+    assert put(client, model, 1, {"If-Match": old}).status_code == 412
+    assert put(client, model, 1, {"If-Match": new}).status_code == 200

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import ids
@@ -174,7 +174,7 @@ def move(session: Session, model: Model, name: str, version: Version, *, reason:
             name=name,
             version_id=version.id,
             protected=False,
-            revision=1,
+            revision=1 + _moves(session, model.id, name),
             created_at=clock(session),
         )
         session.add(row)
@@ -254,6 +254,12 @@ def _before(session: Session, row: Alias) -> Version:
         if version_id not in (None, row.version_id):
             return session.get_one(Version, version_id)
     raise VersionNotReady(f"alias {row.name!r} never named another version")
+
+
+def _moves(session: Session, model_id: UUID, name: str) -> int:
+    """How often the alias moved, also before it was removed: no tag ever names two states of it."""
+    counted = select(func.count()).select_from(AliasMove).filter_by(model_id=model_id, name=name)
+    return session.scalar(counted) or 0
 
 
 def _history(
