@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,6 +14,19 @@ from numpy.typing import NDArray
 
 from app.errors import UnsafeFormat, ValidationFailed
 from app.intake.rows import cut_off
+
+MOST_DIMENSIONS = 32
+# what NumPy raises for a header that is no literal, or not the one it wants
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    EOFError,
+    SyntaxError,
+    TokenError,
+    RecursionError,
+    MemoryError,
+    UserWarning,
+)
 
 
 @dataclass(frozen=True)
@@ -42,13 +56,20 @@ def header(stream: BinaryIO, name: str) -> Header:
             raise ValidationFailed(
                 f"array {name!r}: versions 1 and 2 of the format are read", pointer=f"/{name}"
             )
-    except (ValueError, EOFError):
+    except UNREADABLE:
         raise cut_off(f"the header of array {name!r}", f"/{name}") from None
+    if not is_shape(shape):
+        raise cut_off(f"the header of array {name!r}", f"/{name}")
     if dtype.hasobject:
         raise UnsafeFormat(f"array {name!r} holds objects, which would need pickle", pointer=f"/{name}")
     if dtype.names or dtype.subdtype or dtype.itemsize == 0:
         raise ValidationFailed(f"array {name!r} has a type that is not taken", pointer=f"/{name}")
     return Header(shape, fortran, dtype, stream.tell())
+
+
+def is_shape(shape: tuple[Any, ...]) -> bool:
+    """Whether a header's shape is one: NumPy takes True and -1 for sizes."""
+    return len(shape) <= MOST_DIMENSIONS and all(type(size) is int and 0 <= size < 2**63 for size in shape)
 
 
 def numbers(array: NDArray[Any], name: str) -> NDArray[Any]:

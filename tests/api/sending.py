@@ -57,6 +57,41 @@ def npy(array: Any) -> bytes:
     return file.getvalue()
 
 
+def odd_npy(header: str) -> bytes:
+    """A `.npy` file of 48 bytes behind whatever header: numpy writes none of these."""
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(48)
+
+
+def _header(shape: str, descr: str = "'<f4'") -> str:
+    return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}"
+
+
+ODD_HEADERS = (
+    _header("(True, 12)"),
+    _header("(4, True)"),
+    _header("(-4, -3)"),
+    _header("((4, 3),)"),
+    _header("(4.0, 3)"),
+    _header("('4', 3)"),
+    _header("4"),
+    _header(f"({10**30}, 3)"),
+    _header(f"({1 << 40}, {1 << 40})"),
+    _header("(0, -1)"),
+    _header("(1, 12" + ", 1" * 20 + ", True)"),
+    _header("(4, 3)", "('<f4', (1,))"),
+    _header("(4,)", "[('a', '<f4', 3)]"),
+    _header("(4, 3)", "'S0'"),
+    _header("(4, 3)", "'nonsense'"),
+    _header("(4, 3)", "{}"),
+    "{[]: 1}",
+    "{'descr': '<f4'",
+    "(" * 100,
+    "__import__('os')",
+    "",
+)
+
+
 def jsonl(*rows: dict[str, Any]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 

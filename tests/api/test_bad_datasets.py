@@ -22,7 +22,7 @@ from safetensors.numpy import save as safetensors
 from app import ids
 from app.config import Limits
 from app.intake import archive as intake_archive
-from tests.api.sending import archive, jsonl, npy, npz, png, send, traces
+from tests.api.sending import ODD_HEADERS, archive, jsonl, npy, npz, odd_npy, png, send, traces
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 NAN = np.where(X == 4, np.nan, X)
@@ -139,6 +139,10 @@ BAD = [
     Bad("a npy cut off", lambda: npy(X)[:-4], "npy", *INVALID),
     Bad("a npy with more behind it", lambda: npy(X) + b"\x00\x00", "npy", *INVALID),
     Bad("a npy that claims more rows", lying_header, "npy", *INVALID),
+    *(
+        Bad(f"a npy with header {header}", lambda h=header: odd_npy(h), "npy", *INVALID)
+        for header in ODD_HEADERS
+    ),
     Bad("safetensors cut off", lambda: safetensors({"x": X})[:-4], "safetensors", *INVALID),
     Bad("a parquet cut off", lambda: b"PAR1" + b"\x00" * 40, "parquet", *INVALID),
     Bad("an image cut off", lambda: zipped(**{"a__1.png": png(X)[:-25]}), "images", *INVALID, "/x/0"),

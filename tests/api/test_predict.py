@@ -23,6 +23,7 @@ from app.service import open_service
 from app.services.callers import access
 from app.tables import Tenant
 from tests.api.conftest import bearer
+from tests.api.sending import ODD_HEADERS, odd_npy
 from tests.services.test_snapshots import flip, linear, path_of
 from tests.services.versions import add_model, add_version
 
@@ -321,3 +322,10 @@ def test_stays_alive_while_the_prediction_thread_is_stuck(client, version):
     assert refused.headers["retry-after"] == "1"
     assert alive.status_code == 200
     assert answers == [expected, expected]
+
+
+@pytest.mark.parametrize("header", ODD_HEADERS)
+def test_refuses_a_npy_whose_header_is_none(client, version, header):
+    answer = client.post(url(version), content=odd_npy(header), headers=NPY)
+    assert answer.status_code in (400, 422), answer.text
+    assert answer.json()["code"] in ("invalid-request", "validation-failed")

@@ -20,6 +20,7 @@ from app.errors import (
     UnsupportedMedia,
     ValidationFailed,
 )
+from app.intake.arrays import UNREADABLE, is_shape
 from app.methods.networks.spec import InputSpec
 
 POINTER = "/inputs"
@@ -36,10 +37,14 @@ def read_npy(body: bytes) -> NDArray[Any]:
         if read_header is None:
             raise UnsupportedMedia("this version of the .npy format is not supported")
         shape, fortran_order, dtype = read_header(file)
-    except ValueError:
+    except UNREADABLE:
         raise InvalidRequest("the header of the .npy body cannot be read") from None
+    if not is_shape(shape):
+        raise ValidationFailed("the header of the .npy body is damaged: it has no shape", pointer=POINTER)
     if dtype.hasobject:
         raise UnsafeFormat("an array of objects can carry code")
+    if dtype.names or dtype.subdtype or not dtype.itemsize or 0 in shape:
+        raise ValidationFailed("inputs are rows of numbers", pointer=POINTER)
     rest = memoryview(body)[file.tell() :]
     if len(rest) != prod(shape) * dtype.itemsize:
         raise InvalidRequest("the .npy body is shorter or longer than its header says")
