@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from app.api.body import read_body
 from app.api.deps import Reader, parse
 from app.api.problems import problems
+from app.config import Limits
 from app.errors import (
     ArtifactCorrupt,
     BodyTooLarge,
@@ -86,22 +87,23 @@ async def predict(
     options = {"alias": alias, "version": version, "top_k": top_k}
     given = {name: value for name, value in options.items() if value is not None}
     media = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    body = await read_body(request, request.app.state.service.settings.limits.predict_bytes)
+    limits: Limits = request.app.state.service.settings.limits
+    body = await read_body(request, limits.predict_bytes)
     if media == NPY:
         ask = _checked(given)
         answer = await predictor.predict(caller, model, at_once(lambda: _npy(body, ask)), len(body))
     elif media == JSON:
         if given:
             raise InvalidRequest("with a JSON body the options are its fields", pointer=next(iter(given)))
-        answer = await predictor.predict(caller, model, _json(body), len(body))
+        answer = await predictor.predict(caller, model, _json(body, limits.predict_rows), len(body))
     else:
         raise UnsupportedMedia(f"inputs come as {JSON} or {NPY}")
     return Response(answer, media_type=JSON)
 
 
-def _json(body: bytes) -> Steps[Ask]:
+def _json(body: bytes, most: int) -> Steps[Ask]:
     """A large body is read some rows at a time; what is unusual in it, as a whole."""
-    found = (yield from split_rows(body)) if len(body) > SMALL else None
+    found = (yield from split_rows(body, most)) if len(body) > SMALL else None
     sent = parse(PredictCreate, body if found is None else found[0])
     return Ask(sent.inputs if found is None else found[1], sent.alias, sent.version, sent.top_k)
 

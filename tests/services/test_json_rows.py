@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.errors import BodyTooLarge
 from app.services.predictions import json_rows
 from app.services.predictions.json_rows import split_rows
 from app.services.predictions.turns import finish
+
+MOST = 1_000
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +25,7 @@ def small_steps(monkeypatch):
 
 def check(body):
     """Compare with a parse of the whole."""
-    found = finish(split_rows(body))
+    found = finish(split_rows(body, MOST))
     assert found is not None
     rest, rows = found
     whole = json.loads(body)
@@ -46,7 +50,18 @@ def test_reads_whole_numbers_and_fractions_together():
 def test_gives_way_between_steps():
     body = json.dumps({"inputs": [[1, 2, 3]] * 200}).encode()
 
-    assert len(list(split_rows(body))) > 50
+    assert len(list(split_rows(body, MOST))) > 50
+
+
+def test_stops_at_the_first_row_too_many():
+    body = json.dumps({"inputs": [[1, 2, 3]] * 200}).encode() + b"and no JSON behind it"
+    reading = split_rows(body, 20)
+    steps = list(islice(reading, 10))
+
+    with pytest.raises(BodyTooLarge, match="1 to 20 rows"):
+        finish(reading)
+
+    assert len(steps) == 10
 
 
 @pytest.mark.parametrize(
@@ -76,14 +91,14 @@ def test_gives_way_between_steps():
     ],
 )
 def test_leaves_what_is_not_plain_to_the_whole_parse(body):
-    assert finish(split_rows(body)) is None
+    assert finish(split_rows(body, MOST)) is None
 
 
 @given(st.text('[]{},:" \\1.5einputsa\n', max_size=60))
 def test_never_reads_what_is_no_json(text):
     """What the rest of the body allows, the standard library allows, and reads alike."""
     body = b'{"inputs": [[' + text.encode()
-    found = finish(split_rows(body))
+    found = finish(split_rows(body, MOST))
     if found is not None and is_json(found[0]):
         check(body)
 

@@ -10,14 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from app.errors import BodyTooLarge
+
 FIELD = b'"inputs"'
 OPENED = re.compile(FIELD + rb"\s*:\s*\[")
 COMMA = re.compile(rb"\s*,\s*")
 STEP = 1 << 16  # bytes that are parsed at once: a millisecond or two
 
 
-def split_rows(body: bytes) -> Generator[None, None, tuple[bytes, NDArray[Any]] | None]:
+def split_rows(body: bytes, most: int) -> Generator[None, None, tuple[bytes, NDArray[Any]] | None]:
     """The body with an empty list for `inputs`, and the rows as one array of numbers; yields between steps.
+
+    Stops with `BodyTooLarge` at the first step that has more than `most` rows.
 
     Returns None for whatever is not plain (no such field or two, text inside, ragged rows, no JSON): then the
     whole body has to be parsed by who knows how to complain. The rest is not looked at: the body was JSON if
@@ -30,13 +34,16 @@ def split_rows(body: bytes) -> Generator[None, None, tuple[bytes, NDArray[Any]] 
     quote = body.find(b'"', start)  # of the next field; there is no text in rows of numbers
     end = body.rfind(b"]", start, len(body) if quote < 0 else quote)
     parts: list[NDArray[Any]] = []
-    at = start
+    at, count = start, 0
     while at < end:
         cut = _end_of_a_row(body, at, end)
         part = None if cut is None else _numbers(body[at:cut])
         if cut is None or part is None or part.shape[1:] != (parts or [part])[0].shape[1:]:
             return None
         parts.append(part)
+        count += len(part)
+        if count > most:
+            raise BodyTooLarge(f"a prediction has 1 to {most} rows; this one has more", pointer="/inputs")
         yield
         comma = COMMA.match(body, cut, end)
         at = comma.end() if comma else end
