@@ -23,6 +23,7 @@ from app.errors import (
     JobNotCancellable,
     JobNotRetryable,
     NotFound,
+    Purged,
     ValidationFailed,
 )
 from app.ids import JobId, ModelId
@@ -107,7 +108,7 @@ def cancel(
     status_code=202,
     operation_id="jobs_retry",
     response_model=JobRead,
-    responses=problems(NotFound, JobNotRetryable, IdempotencyMismatch),
+    responses=problems(NotFound, JobNotRetryable, IdempotencyMismatch, Purged),
 )
 def retry(
     job: JobId, caller: Trainer, service: ServiceDep, once: MaybeOnceDep, response: Response

@@ -12,6 +12,7 @@ from app.api import jobs as routes
 from app.services import jobs
 from app.services.jobs import Cause, Urgency
 from tests.api.conftest import both_stacks
+from tests.api.teaching import a_dataset, a_model, update
 from tests.factories import a_job
 
 
@@ -275,3 +276,31 @@ def test_another_tenants_job_is_not_there(client, job, stranger, method, rest):
 
     assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
     assert client.get("/v1/jobs", headers=stranger).json()["items"] == []
+
+
+def test_tries_again_once_at_a_time(client, service, job):
+    client.post(address(job, "/cancel"))
+    first = client.post(address(job, "/retry"))
+    second = client.post(address(job, "/retry"))
+    assert (first.status_code, second.status_code) == (202, 409)
+    assert second.json()["code"] == "job-not-retryable"
+    assert first.json()["id"] in second.json()["detail"]
+
+    client.post(f"/v1/jobs/{first.json()['id']}/cancel")
+    assert client.post(address(job, "/retry")).status_code == 202
+
+
+@pytest.mark.parametrize("gone", ["models", "datasets"])
+def test_does_not_try_again_what_was_deleted(client, gone):
+    model = a_model(client)
+    dataset = a_dataset(client)
+    job = update(client, model, [dataset]).json()["id"]
+    client.post(f"/v1/jobs/{job}/cancel")
+    id = model["id"] if gone == "models" else dataset
+    tag = {"If-Match": "*"}
+    assert client.delete(f"/v1/{gone}/{id}", headers=tag).status_code == 202
+
+    answer = client.post(f"/v1/jobs/{job}/retry")
+
+    assert (answer.status_code, answer.json()["code"]) == (410, "purged"), answer.text
+    assert [item["kind"] for item in client.get("/v1/jobs").json()["items"]] == ["update", "purge"]
