@@ -23,6 +23,7 @@ def stack():
         ("\u039f", "O"),  # Greek capital omicron
         ("\u03c1ig", "pig"),  # Greek rho
         ("ＡＮＴ", "ant"),  # full width
+        ("\u0130", "i"),  # Latin capital I with a dot
         ("\U0001d41a", "a"),  # mathematical bold
     ],
 )

@@ -26,7 +26,8 @@ def name_key(name: str) -> str:
     ASCII characters stand for themselves, so a model of characters may have 0 and O, 1 and l; every other
     character becomes the one that Unicode's table of confusables has for it.
     """
-    folded = unicodedata.normalize("NFC", name).casefold()
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+    folded = folded.replace("i\u0307", "i").replace("j\u0307", "j")  # a second dot over a dot
     return "".join(_prototype(character) for character in folded if not _is_invisible(character))
 
 
