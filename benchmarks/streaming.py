@@ -65,12 +65,12 @@ def duel(given: Given) -> Found:
     data, candidate = given.data, HEADS["lda"]
     before = candidate.model(data)
     step, order = unit(before.grid), arriving(data, seed=0)
-    test = sequence.on_grid(data.x_test, before) * step
+    test = sequence.on_grid(data.x_test, before).astype(np.float64) * step
     peer, theirs = StreamingLda(test.shape[1]), Trace()
     ours = sequence.run(before, data, order, candidate.method, candidate.params)
     for state, new in enumerate(order):
         chosen = np.isin(data.y_train, new)
-        x = sequence.on_grid(data.x_train[chosen], before) * step
+        x = sequence.on_grid(data.x_train[chosen], before).astype(np.float64) * step
         started = time.perf_counter()
         peer.learn(x, data.y_train[chosen])
         theirs.seconds.append(time.perf_counter() - started)
