@@ -180,8 +180,8 @@ class Cleaner:
         self.has_labels = True
         try:
             return np.fromiter(map(self._labels.__getitem__, chunk.label), dtype=np.int32, count=count)
-        except TypeError:  # a list or an object cannot be looked up
-            raise ValidationFailed("a label is a string or an integer", pointer="/label") from None
+        except (TypeError, ValidationFailed):  # a list or an object cannot be looked up
+            raise _wrong_labels(chunk, self._labels) from None
 
     def _splits(self, chunk: Chunk) -> NDArray[np.uint8]:
         usual = SPLITS[self.options.split or "train"]
@@ -239,6 +239,25 @@ def _finite_rows(x: NDArray[Any]) -> NDArray[np.bool_]:
             return np.ones(len(x), dtype=bool)
     finite: NDArray[np.bool_] = np.isfinite(x).reshape(len(x), -1).all(axis=1)
     return finite
+
+
+def _wrong_labels(chunk: Chunk, labels: Labels) -> ValidationFailed:
+    """The error for the rows of a chunk whose labels cannot be taken, the first of them named."""
+    faults: list[Fault] = []
+    for row, label in zip(chunk.positions.tolist(), chunk.label or (), strict=True):
+        try:
+            labels[label]
+        except TypeError:
+            faults.append(_label_fault(row, "a label is a string or an integer"))
+        except ValidationFailed as error:
+            faults.append(_label_fault(row, error.detail))
+        if len(faults) == SHOWN:
+            break
+    return ValidationFailed(faults[0].message, errors=faults)
+
+
+def _label_fault(row: int, message: str) -> Fault:
+    return Fault(f"/label/{row}", ValidationFailed.code, f"row {row}: {message}")
 
 
 def _nothing(chunk: Chunk) -> Rows:

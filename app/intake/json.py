@@ -1,4 +1,4 @@
-"""JSON, for small data: one object of columns, `{"x": [[…], …], "label": […]}`."""
+"""JSON, for small data: an array of rows like JSON lines, or columns, `{"x": [[…], …], "label": […]}`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,33 @@ from pydantic_core import from_json
 
 from app.errors import BodyTooLarge, InvalidRequest, ValidationFailed
 from app.intake.arrays import same_length
+from app.intake.jsonl import chunks
 from app.intake.lists import Collected, row_of
 from app.intake.rows import FIELDS, Chunk, Source, refuse_names
+
+MOST_BYTES = 8 << 20  # which are parsed at once: nothing else runs for that time
+ROWS = '[{"x": [1.0, 2.0], "label": "wren"}]'
+COLUMNS = '{"x": [[1.0, 2.0]], "label": ["wren"]}'
 
 
 def read(source: Source) -> Iterator[Chunk]:
     """Chunks of a JSON document, which is read whole and so has a limit of its own."""
-    if source.bytes > source.limits.json_bytes:
-        raise BodyTooLarge(f"a JSON body has at most {source.limits.json_bytes} bytes; send another format")
-    columns = _columns(source)
+    most = min(MOST_BYTES, source.limits.json_bytes)
+    if source.bytes > most:
+        raise BodyTooLarge(
+            f"rows as JSON have at most {most} bytes; send them as application/x-ndjson, one a line"
+        )
+    source.file.seek(0)
+    try:
+        tree = from_json(source.file.read())
+    except ValueError:
+        raise InvalidRequest("the body is not JSON") from None
+    if isinstance(tree, list):
+        return chunks(source, tree)
+    return _by_columns(source, _columns(tree))
+
+
+def _by_columns(source: Source, columns: dict[str, list[Any]]) -> Iterator[Chunk]:
     x = columns.pop("x")
     for name, column in columns.items():
         same_length(name, len(column), len(x))
@@ -31,14 +49,9 @@ def read(source: Source) -> Iterator[Chunk]:
         yield collected.take()
 
 
-def _columns(source: Source) -> dict[str, list[Any]]:
-    source.file.seek(0)
-    try:
-        tree = from_json(source.file.read())
-    except ValueError:
-        raise InvalidRequest("the body is not JSON") from None
+def _columns(tree: Any) -> dict[str, list[Any]]:
     if not isinstance(tree, dict):
-        raise ValidationFailed("the body has to be an object of columns")
+        raise ValidationFailed(f"the body has to be an array of rows, {ROWS}, or columns, {COLUMNS}")
     refuse_names([name for name in tree if name not in FIELDS], "field")
     if "x" not in tree:
         raise ValidationFailed("there is no field 'x'", pointer="/x")

@@ -146,6 +146,9 @@ BAD = [
     Bad("safetensors cut off", lambda: safetensors({"x": X})[:-4], "safetensors", *INVALID),
     Bad("a parquet cut off", lambda: b"PAR1" + b"\x00" * 40, "parquet", *INVALID),
     Bad("an image cut off", lambda: zipped(**{"a__1.png": png(X)[:-25]}), "images", *INVALID, "/x/0"),
+    Bad("json of neither rows nor columns", lambda: b'"x"', "json", *INVALID),
+    Bad("json rows that are none", lambda: b"[[1, 2], [3, 4]]", "json", *INVALID, "/0"),
+    Bad("json rows with another field", lambda: b'[{"x": [1], "colour": 1}]', "json", *INVALID, "/colour"),
     Bad("json that is none", lambda: b'{"x": [[1, 2]', "json", 400, "invalid-request"),
     Bad("a line that is no json", lambda: b'{"x": [1]}\n{"x": \n', "jsonl", *INVALID, "/1"),
     Bad("text that is no utf-8", lambda: b"a,b\n1,\xff\n", "csv", *INVALID),
@@ -207,12 +210,18 @@ BAD = [
         *INVALID,
         "/label",
     ),
-    Bad("an empty label", lambda: npz(x=X, label=["a", "", "b", "c"]), "npz", *INVALID, "/label"),
-    Bad("a label too long", lambda: npz(x=X, label=["a" * 201] * 4), "npz", *INVALID, "/label"),
-    Bad("a label that turns text", lambda: npz(x=X, label=["a\u202eb"] * 4), "npz", *INVALID, "/label"),
+    Bad("an empty label", lambda: npz(x=X, label=["a", "", "b", "c"]), "npz", *INVALID, "/label/1"),
+    Bad("a label too long", lambda: npz(x=X, label=["a" * 201] * 4), "npz", *INVALID, "/label/0"),
+    Bad("a label that turns text", lambda: npz(x=X, label=["a\u202eb"] * 4), "npz", *INVALID, "/label/0"),
     Bad("labels of fractions", lambda: npz(x=X, label=[0.5] * 4), "npz", *INVALID, "/label"),
     Bad("a label without a name", lambda: named([0, 3], ["a", "b"]), "safetensors", *INVALID, "/label/1"),
-    Bad("too many classes", lambda: npz(x=np.zeros((21, 1)), label=np.arange(21)), "npz", *INVALID, "/label"),
+    Bad(
+        "too many classes",
+        lambda: npz(x=np.zeros((21, 1)), label=np.arange(21)),
+        "npz",
+        *INVALID,
+        "/label/20",
+    ),
     Bad("labels twice", lambda: npz(x=X, label=["a"] * 4), "npz", *INVALID, "label", {"label": "b"}),
     Bad("an unknown split", lambda: npz(x=X, split=["train"] * 3 + ["test"]), "npz", *INVALID, "/split/3"),
     Bad("a sample id twice", lambda: npz(x=X, sample_id=list("abac")), "npz", *INVALID, "/sample_id/2"),
@@ -364,3 +373,12 @@ def test_the_directory_of_an_archive_is_not_read_where_it_is_too_large(client, s
     answer = send(client, npz(x=np.zeros((2, 3), np.float32), label=np.array(["a", "b"])), "npz")
 
     assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+
+def test_names_the_first_twenty_rows_with_labels_that_cannot_be_taken(client):
+    rows = [{"x": [1.0], "label": label} for label in ["a", None, ["b"], "b"] * 20]
+    answer = send(client, jsonl(*rows), "jsonl")
+
+    wrong = [row for row in range(80) if row % 4 in (1, 2)][:20]
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == [f"/label/{row}" for row in wrong]
+    assert answer.json()["detail"].startswith("row 1: ")

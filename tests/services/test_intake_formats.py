@@ -75,6 +75,10 @@ def as_json(table) -> bytes:
     return json.dumps({name: _plain(values) for name, values in table.items()}).encode()
 
 
+def as_json_rows(table) -> bytes:
+    return b"[" + b",".join(as_jsonl(table).splitlines()) + b"]"
+
+
 def as_csv(table) -> bytes:
     file = io.StringIO()
     writer = csv.writer(file)
@@ -158,6 +162,7 @@ WRITERS = {
     "npz by column": (Format.NPZ, as_npz_by_column),
     "jsonl": (Format.JSONL, as_jsonl),
     "json": (Format.JSON, as_json),
+    "json rows": (Format.JSON, as_json_rows),
     "csv": (Format.CSV, as_csv),
     "parquet": (Format.PARQUET, as_parquet),
     "parquet of columns": (Format.PARQUET, as_parquet_of_columns),
