@@ -97,7 +97,7 @@ def parse(schema: type[M], raw: bytes) -> M:
     try:
         return schema.model_validate_json(raw)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
+        found = error.errors(include_url=False, include_input=False)
         if found[0]["type"] == "json_invalid":
             raise InvalidRequest("the body is not JSON") from None
         located = [{**one, "loc": ("body", *one["loc"])} for one in found]

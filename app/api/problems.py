@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from app import errors
 from app.errors import AppError, Fault
+from app.schemas.faults import in_words
 from app.services.callers.idempotency import Replay
 
 log = logging.getLogger(__name__)
@@ -120,8 +121,13 @@ def install(app: FastAPI) -> None:
 
 
 def faults_of(found: Sequence[Any], body: Any) -> list[Fault]:
-    """Pydantic's errors as pointers into what was sent."""
-    return [Fault(_pointer(e["loc"], e["type"], body), e["type"], e["msg"]) for e in found]
+    """Pydantic's errors as pointers into what was sent. A list whose items are wrong is not too short too."""
+    places = [tuple(e["loc"]) for e in found]
+    return [
+        Fault(_pointer(e["loc"], e["type"], body), e["type"], in_words(e))
+        for e, place in zip(found, places, strict=True)
+        if e["type"] != "too_short" or not any(other[:-1] == place for other in places)
+    ]
 
 
 def _app_error(request: Request, error: Exception) -> Response:

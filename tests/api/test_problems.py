@@ -191,3 +191,42 @@ def test_a_json_body_over_the_limit_is_refused_while_it_streams(service, admin_t
 
     for answer in (streamed, announced):
         assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+
+INPUT = {"kind": "vector", "shape": [4]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "faults"),
+    [
+        ("models", {"input": INPUT, "colour": 1}, {"/colour": "unknown field"}),
+        ("models", {}, {"/input": "this field is needed"}),
+        (
+            "models",
+            {"input": {"kind": "vector", "shape": [0]}},
+            {"/input/shape/0": "Input should be greater than or equal to 1"},
+        ),
+        (
+            "models",
+            {"input": {"kind": "vector", "shape": [4, 4]}},
+            {"/input": "a vector has shape [columns]"},
+        ),
+        (
+            "models",
+            {"input": INPUT, "update_policy": {"when": "manual", "method": {"name": "magic"}}},
+            {"/update_policy/method": "no such method; choose one of 'supervised', "},
+        ),
+        (
+            "models",
+            {"input": INPUT, "update_policy": {"when": "manual", "method": {}}},
+            {"/update_policy/method": "say which by the field 'name'"},
+        ),
+    ],
+)
+def test_says_in_plain_words_what_is_wrong(client, path, body, faults):
+    answer = client.post(f"/v1/{path}", json={"name": "a", "task": "classification", **body})
+
+    assert answer.status_code == 422
+    found = {fault["pointer"]: fault["message"] for fault in answer.json()["errors"]}
+    assert found.keys() == faults.keys()
+    assert all(found[pointer].startswith(text) for pointer, text in faults.items()), found

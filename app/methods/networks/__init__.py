@@ -110,7 +110,7 @@ def _checked(spec: NetworkSpec, input: InputSpec) -> tuple[Architecture[Any], Ne
     except ValidationError as error:
         first = error.errors()[0]
         pointer = "/".join(["/network/params", *(str(part) for part in first["loc"])])
-        raise BadNetwork(first["msg"], pointer) from None
+        raise BadNetwork(first["msg"].removeprefix("Value error, "), pointer) from None
     if architecture.width(params, input) > MAX_WIDTH:
         raise BadNetwork(f"more than {MAX_WIDTH:,} features a row", "/input/shape")
     return architecture, params

@@ -23,6 +23,7 @@ from app.errors import (
     VersionTainted,
 )
 from app.schemas.aliases import AliasMoveRead, AliasPut, AliasRead
+from app.schemas.faults import in_words
 from app.schemas.updates import AliasName
 from app.service import Caller, Service
 from app.services.callers import audit
@@ -230,7 +231,7 @@ def _check_name(name: str) -> None:
     try:
         ALIAS_NAME.validate_python(name)
     except ValidationError as error:
-        raise ValidationFailed(error.errors()[0]["msg"], pointer="alias") from None
+        raise ValidationFailed(in_words(error.errors()[0]), pointer="alias") from None
 
 
 def _may(caller: Caller, row: Alias | None, protected: bool | None, pointer: str | None = None) -> None:

@@ -35,6 +35,7 @@ from app.methods.base import Head, Snapshot, Task
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.grid import LIMIT, unit
 from app.schemas.artifacts import HeadSpec
+from app.schemas.faults import in_words
 from app.schemas.versions import VersionRead
 from app.service import Caller, Service
 from app.services import jobs
@@ -125,7 +126,7 @@ def _spec(raw: bytes) -> HeadSpec:
         return HeadSpec.model_validate_json(raw)
     except ValidationError as error:
         faults = [
-            Fault("/".join(["/head.json", *map(str, found["loc"])]), found["type"], found["msg"])
+            Fault("/".join(["/head.json", *map(str, found["loc"])]), found["type"], in_words(found))
             for found in error.errors()
         ]
         raise ValidationFailed("head.json is not valid: see errors", errors=faults) from None
