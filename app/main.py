@@ -33,6 +33,7 @@ from app.api import (
 )
 from app.api.deps import known_query
 from app.api.edge import Edge
+from app.methods import networks
 from app.service import Service
 from app.services.callers.keys import Keys
 from app.services.feed import Feed
@@ -69,6 +70,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        networks.warm_up()
         memory.start(also=api_keys.write_uses)
         app.state.predictor = predictor = Predictor(service, memory)
         poller = asyncio.create_task(feed.run())

@@ -44,6 +44,11 @@ def build(spec: NetworkSpec, input: InputSpec) -> nn.Module:
     return architecture.build(params, input)
 
 
+def warm_up() -> None:
+    """Have PyTorch load what it loads with the first network: about a second in which nothing else runs."""
+    build(NetworkSpec(name=mlp.ARCHITECTURE.name), InputSpec(kind="vector", shape=(2,)))
+
+
 def seeded_build(spec: NetworkSpec, input: InputSpec, seed: int) -> nn.Module:
     """`build` with initial weights that depend on `seed` alone; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
