@@ -20,6 +20,7 @@ from app.cli.options import Exit, Format
 from app.cli.root import app, exit_code
 from app.client import Problem
 from app.intake.media import MEDIA
+from app.methods.incremental.fetril import FetrilParams
 from app.services import schema
 from app.services.callers.access import ADMIN_KEY_FILE
 
@@ -390,3 +391,28 @@ def test_update_without_a_verb_creates():
     assert "--base" in implicit.output
     assert implicit.output == explicit.output
     assert implicit.exit_code == explicit.exit_code == Exit.USAGE
+
+
+@pytest.mark.parametrize("text", [b"xx", b"[[NaN]]", b"\xff\xfe", b"[" * 100_000, b""])
+def test_ends_in_one_line_where_standard_input_is_no_json(tmp_path, text):
+    words = [sys.executable, "-m", "app.cli", "predict", "--url", "http://127.0.0.1:9", "mdl_1"]
+    environ = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin", "PALIMPSEST_KEY": "k"}
+    done = subprocess.run(words, input=text, cwd=tmp_path, env=environ, capture_output=True, timeout=60)
+    assert done.returncode == Exit.USAGE
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(b"standard input is neither .npy nor JSON")
+
+
+def test_ends_in_one_line_where_a_file_cannot_be_read(tmp_path):
+    (tmp_path / "data" / ADMIN_KEY_FILE).mkdir(parents=True)
+    done = palimpsest("model", "list", "--data-dir", "data", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (Exit.USAGE, "")
+    assert done.stderr.splitlines() == [f"palimpsest: data/{ADMIN_KEY_FILE}: Is a directory"]
+
+
+def test_the_help_of_an_update_names_flags_that_there_are():
+    shown = CliRunner().invoke(app, ["update", "create", "--help"]).output
+    example = shown.partition("shows them:")[2].partition("...")[0]
+    named = {word for word in example.split() if word.startswith("--")}
+    assert named
+    assert named <= {updates.flag(name) for name in FetrilParams.model_fields}

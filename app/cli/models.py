@@ -134,7 +134,7 @@ def read_body(file: Path) -> dict[str, Any]:
     """A JSON object from a file."""
     try:
         found = json.loads(file.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise typer.BadParameter(f"{file} is not JSON") from None
     if not isinstance(found, dict):
         raise typer.BadParameter(f"{file} is not a JSON object")
@@ -177,7 +177,7 @@ def set_(
     """Set the update policy of a model: it then learns the datasets that name it by itself."""
     try:
         body = {"update_policy": json.loads(policy.read_text())}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{policy} is not JSON: {error}") from None
     with connect(data_dir, url) as api:
         path = f"models/{model_id(api, model)}"

@@ -55,9 +55,14 @@ def predict(
 def read_json(file: Path | None) -> Any:
     """Rows as nested lists, from a file or from standard input."""
     try:
-        return json.loads(file.read_text() if file is not None else sys.stdin.read())
-    except ValueError:
+        text = file.read_text() if file is not None else sys.stdin.read()
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         raise typer.BadParameter(f"{file or 'standard input'} is neither .npy nor JSON") from None
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
 
 
 def in_words(row: int, prediction: Json) -> Json:

@@ -50,6 +50,8 @@ def main() -> None:
         _end(str(error), Exit.NOT_FOUND)
     except TimeoutError as error:
         _end(str(error), Exit.TIMEOUT)
+    except OSError as error:  # a file that cannot be read or written
+        _end(f"{error.filename or 'the system'}: {error.strerror or error}", Exit.USAGE)
     except Problem as problem:
         for fault in problem.errors:
             say(f"  {fault.get('pointer', '')}: {fault.get('message', '')}")

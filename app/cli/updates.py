@@ -75,7 +75,7 @@ def create(
 ) -> None:
     """Teach a model the rows of datasets. Other flags are parameters of the method.
 
-    `palimpsest methods fetril` shows them: --solver svm, --cost 1.0, ...
+    `palimpsest methods fetril` shows them: --solver softmax, --C 0.1, ...
     """
     with connect(data_dir, url) as api:
         params = parameters(catalogue(api), method, ctx.args)
