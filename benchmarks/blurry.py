@@ -43,7 +43,9 @@ def long_tail(given: Given) -> Found:
 
 
 def streams(data: Set) -> Found:
-    """Every stream by every head; the last version of each must have the digests of the same rows in another order."""
+    """Every head on every stream; its last version has the digests of the rows in another order,
+    or the run fails.
+    """
     runs: dict[str, list[Row]] = {name: [] for name in NAMES}
     for seed in STREAMS:
         order = np.array_split(stream(data.y_train, seed), BATCHES)

@@ -1,8 +1,8 @@
 """Streaming linear discriminant analysis as published, one row at a time, and ours beside it.
 
 Hayes & Kanan (2020): the mean of the row's class and one covariance take a rank-one step per row; a version
-is one inverse of the covariance shrunk by 1e-4. Their start from a matrix of ones, a defect, is not taken
-over.
+is one inverse of the covariance shrunk by 1e-4. Two defects of the published code are not taken over: it
+starts from a matrix of ones, and a class's first row counts as far from zero.
 """
 
 from __future__ import annotations
