@@ -1,7 +1,8 @@
 """What an update costs as the past grows: `python -m benchmarks.growth --data DIR`.
 
 An update reads its new rows and the stored statistics. Here the past is the set's own rows, counted as often
-as it takes to come to so many; the update is 1,000 new rows, from the grid to the rounded weights.
+as it takes to come to so many; the update is 1,000 new rows, from the grid to the rounded weights. No old
+row is read; but sums of a million rows are longer numbers, and the residual reads a third digit of them.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ import numpy as np
 from app.methods.base import Snapshot
 from app.methods.incremental import analytic
 from app.methods.parts.statistics import Statistics
-from benchmarks.common import Bar
 from benchmarks.exact import learn, model, rows_of
 from benchmarks.suite import Found, Given, main
 
 PAST = (10_000, 100_000, 1_000_000)
 NEW = 1_000
 WIDTH = 2_048
-REPEATS = 7
-FLAT = 1.25  # the slowest size over the fastest
+REPEATS = 9
 
 
 def update(given: Given) -> Found:
@@ -39,17 +38,16 @@ def update(given: Given) -> Found:
             learn(version, rows, analytic.METHOD, params)
             seconds[past].append(time.perf_counter() - started)
     median = {past: float(np.median(seconds[past])) for past in PAST}
-    ratio = max(median.values()) / min(median.values())
     return Found(
         [
             {
-                "past_rows": _statistics(versions[past]).rows,
+                "past_rows": _statistics(version).rows,
                 "new_rows": len(rows.labels),
                 "seconds": median[past],
+                "over_fewest": median[past] / median[PAST[0]],
             }
-            for past in PAST
-        ],
-        [Bar("slowest over fastest number of past rows", ratio, FLAT, ratio <= FLAT)],
+            for past, version in versions.items()
+        ]
     )
 
 
