@@ -165,13 +165,19 @@ def promote(
     known_before: Collection[str],
     may_promote: bool,
     actor: str,
+    only_gated: bool = False,
 ) -> Promotion:
-    """Move the alias that a job asked for, if the gates hold and nothing forbids it."""
+    """Move the alias that a job asked for, if the gates hold and nothing forbids it.
+
+    With `only_gated` a version that no gate applies to moves nothing: nothing has measured it.
+    """
     if alias is None:
         return Promotion(None, [])
     before = aliases.named(session, model, alias)
     aliased = None if before is None else before.metrics.get("per_class", {})
     report = gates.evaluate(models.gates_of(model), version.metrics, known_before, aliased)
+    if only_gated and not report:
+        return Promotion(None, [], "no gate applies to this version")
     if not all(gate["holds"] for gate in report):
         return Promotion(None, report, "a gate does not hold")
     refused = aliases.refusal(session, model, version, alias, may_promote=may_promote)

@@ -33,6 +33,7 @@ def promote(
             known_before=known_before,
             may_promote=request["may_promote"],
             actor=f"job:{claimed.id.hex}",
+            only_gated=is_policy,
         )
     )
     datasets = [UUID(hex=id) for id in request["datasets"]]

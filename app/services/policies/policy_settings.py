@@ -47,14 +47,13 @@ def put(session: Session, caller: Caller, model: Model, policy: UpdatePolicy | N
 def check_model(session: Session, model: Model) -> None:
     """Refuse a change that leaves a policy to promote what nothing measures, or what it learned from."""
     policy = of(model)
-    if (
-        policy is not None
-        and policy.promote != "never"
-        and not any(g is not None for g in model.gates.values())
-    ):
-        raise ValidationFailed(
-            "the update policy promotes if gates pass, and there is no gate", pointer="/gates"
-        )
+    if policy is not None and policy.promote != "never":
+        if model.task == Task.REGRESSION:
+            raise UnsupportedTask("no gate measures a regression", pointer=f"{AT}/promote")
+        if not any(gate is not None for gate in model.gates.values()):
+            raise ValidationFailed(
+                "the update policy promotes if gates pass, and there is no gate", pointer="/gates"
+            )
     trains_on_it = exists().where(
         Offer.model_id == model.id, Offer.dataset_id == model.evaluation_id, Offer.state != "refused"
     )

@@ -4,14 +4,12 @@ import pytest
 from sqlalchemy import select
 
 from app.db import clock
+from app.errors import UnsupportedTask
 from app.services.models import aliases as alias_service
 from app.services.models import models
 from app.services.policies import offers, policies
 from app.tables import ApiKey, Decision, Offer, Version
-from tests.services.learning import (
-    rows,
-    run_next,
-)
+from tests.services.learning import a_dataset, a_model, learn, rows, run_next
 from tests.services.policies.following import (
     SPLIT,
     a_policy_model,
@@ -23,6 +21,7 @@ from tests.services.policies.following import (
     pass_time,
     state_of,
     updates_of,
+    with_policy,
 )
 
 
@@ -57,6 +56,28 @@ def test_measures_forgetting_against_the_version_that_the_alias_names(service, c
     line = lines(service, caller, model)[-1]
     assert line.event == "promoted"
     assert line.gates[0]["value"] == pytest.approx(-1.0)
+
+
+def test_holds_back_a_version_that_no_gate_applies_to(service, caller):
+    model = gated(service, caller, min_new=0.9)
+    with_policy(service, caller, model, promote="if_gates_pass", alias="production", on_conflict="extend")
+    offer(service, caller, model, rows(ant=4), split=SPLIT, x=[[0, 1, 0, 0]] * 4)
+    assert run_next(service).state == "succeeded"
+    assert aliases(service, model) == {"production": 1}
+    line = lines(service, caller, model)[-1]
+    assert (line.event, line.version, line.reason) == ("held-back", 2, "no gate applies to this version")
+    assert line.gates == []
+
+
+def test_refuses_to_promote_a_regression_which_no_gate_measures(service, caller):
+    spec = {"kind": "vector", "shape": [4], "target": {"exponent": -8}}
+    model = a_model(service, caller, task="regression", input=spec, gates={"min_new": 0.5})
+    data = a_dataset(service, caller.tenant_id, [None] * 8, targets=list(range(8)))
+    learn(service, caller, model, [data], "ridge_regression", alias="production")
+    policy = {"method": {"name": "ridge_regression", "params": {}}, "alias": "production"}
+    with pytest.raises(UnsupportedTask) as caught:
+        with_policy(service, caller, model, promote="if_gates_pass", **policy)
+    assert caught.value.errors[0].pointer == "/update_policy/promote"
 
 
 @pytest.mark.parametrize("field", ["revoked_at", "expires_at"])
