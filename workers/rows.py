@@ -10,11 +10,14 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import AlreadyUsed, TooFewSamples
+from app import ids
+from app.errors import AlreadyUsed, TooFewSamples, ValidationFailed
 from app.methods.base import Reads, Rows
+from app.methods.parts.targets import LIMIT, OffGrid, on_grid
 from app.service import Service
 from app.services.datasets import shards
 from app.services.datasets.shards import TRAIN, Block
+from app.services.models import heads
 from app.services.models.classes import byte_order
 from workers.plan import Plan, Use
 
@@ -47,6 +50,7 @@ def collect(service: Service, plan: Plan, uses: Sequence[Use]) -> Learned:
         counts[dataset_id] = counts.get(dataset_id, 0) + len(block)
         parts.append((block.names, block.labels))
         if block.targets is not None:
+            _check_targets(plan, dataset_id, block.positions, block.targets)
             targets.append(block.targets)
         size += block.x.nbytes
         kept = [*kept, block.x] if kept is not None and size <= KEPT_BYTES else None
@@ -63,6 +67,26 @@ def collect(service: Service, plan: Plan, uses: Sequence[Use]) -> Learned:
     classes = byte_order(names[i] for names, labels in parts for i in np.unique(labels))
     indices = [shards.label_index(names, classes)[index] for names, index in parts]
     return Learned(Rows(classes, np.concatenate([*indices, np.empty(0, np.int64)]), blocks), counts)
+
+
+def _check_targets(
+    plan: Plan, dataset_id: UUID, positions: NDArray[np.int64], targets: NDArray[np.float64]
+) -> None:
+    """Name the dataset and the position of a target that the model's grid cannot hold, never its value."""
+    target = heads.of_model(plan.model)["target"]
+    if target is None:
+        return
+    try:
+        on_grid(targets, target)
+    except OffGrid as error:
+        pointer = "/datasets"
+        if dataset_id.hex in plan.request["datasets"]:
+            pointer = f"/datasets/{plan.request['datasets'].index(dataset_id.hex)}"
+        limit = f"+-{LIMIT} * 2**{target.exponent}"
+        where = f"the target at position {positions[error.row]} of dataset {ids.encode('dst', dataset_id)}"
+        raise ValidationFailed(
+            f"{where} is outside the grid, which ends at {limit}", pointer=pointer
+        ) from None
 
 
 def _blocks(service: Service, plan: Plan, uses: Sequence[Use]) -> Iterator[tuple[UUID, Block]]:

@@ -36,6 +36,12 @@ def test_measures_forgetting_against_the_version_that_the_alias_names():
     assert (line["value"], line["holds"]) == (pytest.approx(0.0), True)
 
 
+def test_counts_a_class_that_only_the_aliased_version_knows_as_forgotten():
+    named = {"ant": 0.9, "bee": 0.9, "dog": 0.9}
+    (line,) = gates.evaluate(Gates(max_forgetting=0.1), METRICS, OLD, named)
+    assert (line["value"], line["holds"]) == (pytest.approx(0.3), False)
+
+
 def test_does_not_hold_where_the_aliased_version_was_never_measured():
     (line,) = gates.evaluate(Gates(max_forgetting=1.0), METRICS, OLD, {})
     assert (line["value"], line["holds"]) == (None, False)

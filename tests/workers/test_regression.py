@@ -152,11 +152,14 @@ def test_an_artifact_of_it_has_one_row_and_no_classes(service, tenant, caller, m
 
 def test_a_target_outside_the_grid_is_refused(service, tenant, caller, model):
     x, y = measured()
-    y[3] = 1e9
-    submit(service, caller, model, [sent(service, tenant, x, y)], "ridge_regression")
+    y[3] = 987654321.0
+    datasets = [sent(service, tenant, *measured(seed=1)), sent(service, tenant, x, y)]
+    submit(service, caller, model, datasets, "ridge_regression")
     done = run_next(service)
     assert (done.state, done.error["cause"]) == ("failed", "invalid-input")
-    assert "outside the grid" in done.error["detail"]
+    assert "position 3" in done.error["detail"]
+    assert "987654321" not in str(done.error)
+    assert [fault["pointer"] for fault in done.error["errors"]] == ["/datasets/1"]
 
 
 def test_rows_without_targets_are_refused(service, tenant, caller, model):

@@ -60,6 +60,7 @@ def on_grid(targets: NDArray[np.float64], grid: TargetGrid) -> NDArray[np.int64]
     stepped = np.rint(np.ldexp(targets.astype(np.float64), -grid.exponent))
     if (np.abs(stepped) > LIMIT).any():
         row = int(np.flatnonzero(np.abs(stepped) > LIMIT)[0])
-        largest = LIMIT * 2.0**grid.exponent
-        raise OffGrid(f"the target {targets[row]:g} of row {row} is outside the grid of +-{largest:g}", row)
+        raise OffGrid(
+            f"the target of row {row} is outside the grid, which ends at +-{LIMIT} * 2**{grid.exponent}", row
+        )
     return stepped.astype(np.int64)

@@ -20,14 +20,14 @@ def evaluate(
     Gates on old classes do not apply to a version whose parent knew none, nor those on new classes to one
     that brings none. A gate whose value could not be measured does not hold. Forgetting is measured against
     `aliased`, the accuracy per class of the version that the alias names, or without one against the best
-    of all versions before.
+    of all versions before. A class that the aliased version knows and this one does not is forgotten whole.
     """
     has_old = bool(known_before)
     has_new = any(name not in known_before for name in metrics.get("per_class", {}))
     forgotten = metrics.get("forgetting")
     if aliased is not None:
         now = metrics.get("per_class", {})
-        forgotten = forgetting({name: now[name] for name in now if name in aliased}, [aliased])
+        forgotten = forgetting({name: now.get(name, 0.0) for name in aliased}, [aliased])
     lines = (
         ("min_old", gates.min_old, metrics.get("accuracy_old"), has_old),
         ("min_new", gates.min_new, metrics.get("accuracy_new"), has_new),
