@@ -67,8 +67,7 @@ def load_base(work: Work) -> tuple[Snapshot, Mapping[str, Shared]]:
     own = stored is not None and stored.id == base.id
     before = snapshots.load(work.service, base.id, statistics=own).snapshot
     if stored is not None and not own:
-        older = snapshots.load(work.service, stored.id, centroids=False, statistics=True).snapshot
-        before = replace(before, statistics=older.statistics)
+        before = replace(before, statistics=snapshots.statistics_of(work.service, stored.id))
     with work.service.db.read() as session:
         rows = session.execute(
             select(ModelClass.name, VersionClass.centroid_id)

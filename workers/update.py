@@ -112,8 +112,8 @@ def _publish(work: Work, draft: Draft, known_before: frozenset[str]) -> None:
         actor = f"job:{claimed.id.hex}"
         version = publish.insert(work.service, session, model, draft, actor)
         promotion = policy_outcomes.promote(session, claimed, model, version, known_before)
-        purge = retention.retire(session, model, actor=actor)
         jobs.finish(session, claimed, _result(work, draft, version.number, promotion, known_before))
+        purge = retention.retire(session, model, actor=actor)  # after that: an update spares its base
     if purge is not None:
         work.service.bell.ring(purge.id, purge.queue)
 

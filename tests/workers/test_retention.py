@@ -8,6 +8,7 @@ from app import ids
 from app.errors import ArtifactCorrupt, VersionNotReady
 from app.schemas.aliases import AliasPut
 from app.services import jobs, scheduler
+from app.services.datasets import datasets
 from app.services.jobs import Signal
 from app.services.models import aliases, artifacts, centroids, models, retention, snapshots, versions
 from app.services.predictions import serving
@@ -215,3 +216,124 @@ def test_statistics_are_made_of_rows_where_the_version_that_kept_them_is_retired
 
 def digest(service, version):
     return service.vault.key(version.key_id).digests["statistics"]
+
+
+@pytest.mark.parametrize("network", [None, {"name": "mlp", "params": {"hidden": [8]}}])
+def test_statistics_stay_while_a_version_that_is_ready_builds_on_them(service, tenant, caller, network):
+    settings = {"network": network} if network else {}
+    model = a_model(service, caller, keep_versions=1, **settings)
+    first, *more = (
+        a_dataset(service, tenant.id, rows(**{one: 4 for one in names}))
+        for names in (("ant", "bee"), ("cat",), ("dog",), ("eel",))
+    )
+    if network:
+        learn(service, caller, model, [first], "supervised", {"epochs": 1, "batch_size": 8})
+        published(service, caller, model, more.pop(), "analytic")
+    else:
+        learn(service, caller, model, [first], "analytic")
+    known = newest(service, model)
+    wanted = snapshots.load(service, known.id, statistics=True).snapshot.statistics
+    datasets.remove(service, caller, first.id)
+    drain(service)
+    for data in more[:2]:
+        published(service, caller, model, data)
+        drain(service)
+        kept = again(service, known)
+        assert (kept.state, kept.purged_at is None, kept.key_id == known.key_id) == ("retired", False, False)
+        assert snapshots.statistics_of(service, known.id).digest() == wanted.digest()
+        assert known.key_id.hex not in names_of_files(service)
+    last = a_dataset(service, tenant.id, rows(fox=4))
+    published(service, caller, model, last, "analytic")
+    drain(service)
+
+    gone = again(service, known)
+    assert gone.statistics_file_id is None
+    files = names_of_files(service)
+    assert not {kept.statistics_file_id.hex, kept.key_id.hex, known.statistics_file_id.hex} & files
+    with pytest.raises(ArtifactCorrupt):
+        snapshots.statistics_of(service, known.id)
+    assert snapshots.load(service, newest(service, model).id).snapshot.classes[-1] == "fox"
+
+
+def test_what_is_learned_on_kept_statistics_is_what_joint_learning_gives(service, tenant, caller):
+    model = a_model(service, caller, keep_versions=1)
+    data = [a_dataset(service, tenant.id, rows(**{name: 4, "eel": 4})) for name in ("ant", "bee", "cat")]
+    joint = learn(service, caller, a_model(service, caller), data, "analytic")
+    learn(service, caller, model, data[:1], "analytic")
+    datasets.remove(service, caller, data[0].id)
+    drain(service)
+    published(service, caller, model, data[1], "ncm", on_conflict="extend")
+    drain(service)
+    third = published(service, caller, model, data[2], "analytic", on_conflict="extend")
+    assert digest(service, third) == digest(service, joint)
+
+
+def names_of_files(service):
+    folders = (service.settings.objects_dir, service.settings.keys_dir)
+    return {path.name for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def drain(service):
+    """Run every purge that waits."""
+    while claimed := jobs.claim(service, ["io"], "test"):
+        runner.run(service, claimed, lambda: Signal.CONTINUE)
+        with service.db.read() as session:
+            done = session.get_one(Job, claimed.id)
+            assert done.state == "succeeded", done.error
+
+
+def newest(service, model):
+    with service.db.read() as session:
+        found = select(Version).filter_by(model_id=model.id).order_by(Version.number.desc()).limit(1)
+        return session.scalars(found).one()
+
+
+def test_the_base_of_an_accepted_update_stays_until_that_has_ended(service, tenant, caller):
+    model = a_model(service, caller, keep_versions=1)
+    taught(service, tenant, caller, model, 1)
+    first, second = (a_dataset(service, tenant.id, rows(**{name: 3})) for name in ("cat", "dog"))
+    jobs_asked = [submit(service, caller, model, [data], base=1) for data in (first, second)]
+    for asked in jobs_asked:
+        assert states(service, model)[0] == "ready"
+        claimed = jobs.claim(service, ["cpu"], "test")
+        assert claimed.id == asked.id
+        runner.run(service, claimed, lambda: Signal.CONTINUE)
+    assert states(service, model) == ["retired", "retired", "ready"]
+    with service.db.read() as session:
+        assert [session.get_one(Job, asked.id).state for asked in jobs_asked] == ["succeeded"] * 2
+
+
+def test_one_purge_waits_at_a_time_and_sees_to_all(service, tenant, caller):
+    model = a_model(service, caller, keep_versions=1)
+    taught(service, tenant, caller, model, 3)
+    with service.db.read() as session:
+        assert len(session.scalars(select(Job).filter_by(kind="purge")).all()) == 1
+    assert run_next(service).result == {"versions": 2}
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("step", ["_move_centroids", "_destroy", "_sealed_anew"])
+def test_two_purges_at_once_both_succeed(service, tenant, caller, monkeypatch, trained, step):
+    if trained:
+        model = a_model(service, caller, keep_versions=1, network={"name": "mlp", "params": {"hidden": [8]}})
+        data = a_dataset(service, tenant.id, rows(ant=6, bee=6))
+        learn(service, caller, model, [data], "supervised", {"epochs": 1, "batch_size": 8})
+        published(service, caller, model, a_dataset(service, tenant.id, rows(cat=4)))
+    else:
+        model = a_model(service, caller, keep_versions=1)
+        taught(service, tenant, caller, model, 2)
+    real = getattr(retention, step)
+    others = []
+
+    def beaten(*given, **more):
+        monkeypatch.setattr(retention, step, real)
+        others.append(retention.purge_retired(service, model.id, lambda _: None))
+        return real(*given, **more)
+
+    monkeypatch.setattr(retention, step, beaten)
+    assert retention.purge_retired(service, model.id, lambda _: None) == 1
+    assert others == ([1] if trained or step != "_sealed_anew" else [])
+    after = newest(service, model)
+    found = snapshots.load(service, after.id).snapshot
+    assert found.classes == ("ant", "bee", "cat")
+    assert retention.purge_retired(service, model.id, lambda _: None) == 0

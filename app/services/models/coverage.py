@@ -37,9 +37,7 @@ class Coverage:
 
 def of(session: Session, base: Version) -> Coverage:
     """How the statistics of everything that `base` and its ancestors learned come together."""
-    stored: Version | None = base
-    while stored is not None and (stored.state != "ready" or stored.statistics_file_id is None):
-        stored = session.get(Version, stored.parent_id) if stored.parent_id else None
+    stored = nearest(session, base)
     known = train_edges(session, stored.id) if stored else {}
     missing = []
     for dataset_id, left_out in sorted(train_edges(session, base.id).items()):
@@ -48,6 +46,15 @@ def of(session: Session, base: Version) -> Coverage:
         elif more := known[dataset_id] - left_out:
             missing.append(Missing(dataset_id, left_out, more))
     return Coverage(stored, tuple(missing))
+
+
+def nearest(session: Session, base: Version) -> Version | None:
+    """The nearest of `base` and its ancestors whose statistics are stored: of a retired one they stay while a
+    version that is ready builds on them."""
+    found: Version | None = base
+    while found is not None and (found.state == "purged" or found.statistics_file_id is None):
+        found = session.get(Version, found.parent_id) if found.parent_id else None
+    return found
 
 
 def check(session: Session, base: Version) -> None:

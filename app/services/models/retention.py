@@ -1,12 +1,15 @@
-"""Which versions stay usable: the newest of a model, and those that an alias names. Older ones are retired.
+"""Which versions stay usable: the newest of a model, those that an alias names, and those that an accepted
+update builds on. Older ones are retired.
 
 Retiring is part of the publication that makes a version too many; a job then destroys what the retired ones
-stored. Rows stay: numbers, metrics, lineage, class maps with counts.
+stored. Rows stay: numbers, metrics, lineage, class maps with counts; of what was stored only a network, and
+statistics, that a usable version builds on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from safetensors.torch import load as parse
@@ -16,12 +19,14 @@ from sqlalchemy.orm import Session
 
 from app import ids
 from app.db import clock, touch
+from app.errors import ArtifactCorrupt
 from app.service import Service
 from app.services import jobs
 from app.services.callers import audit
 from app.services.datasets import features
 from app.services.erasure.purges import files_of
-from app.services.models import versions
+from app.services.jobs.rows import DONE, State
+from app.services.models import coverage, versions
 from app.services.models.snapshots import NETWORK
 from app.tables import Alias, Centroid, FeatureMap, Job, Model, Version, VersionClass
 from app.vault import new_key
@@ -37,7 +42,12 @@ def retire(session: Session, model: Model, *, actor: str, request_id: str | None
     ).all()
     named = set(session.scalars(select(Alias.version_id).filter_by(model_id=model.id)))
     newest = versions.newest_untainted(session, model.id)
-    old = [row for row in ready[model.keep_versions :] if row.id not in named and row is not newest]
+    bases = _bases(session, model.id)
+    old = [
+        row
+        for row in ready[model.keep_versions :]
+        if row.id not in named and row is not newest and row.number not in bases
+    ]
     if not old:
         return None
     for row in old:
@@ -50,7 +60,29 @@ def retire(session: Session, model: Model, *, actor: str, request_id: str | None
             resources={"model": model.id, "version": row.id},
         )
     touch(session)
+    if _purge_waits(session, model.id):
+        return None
     return queue_purge(session, model, actor=actor, request_id=request_id)
+
+
+def _bases(session: Session, model_id: UUID) -> set[int]:
+    """Numbers that updates which have not ended were told to build on."""
+    requests = session.scalars(
+        select(Job.request).where(Job.lane == model_id, Job.kind == "update", Job.state.not_in(DONE))
+    )
+    return {request["base"] for request in requests if request["base"] is not None}
+
+
+def _purge_waits(session: Session, model_id: UUID) -> bool:
+    """Whether a purge that no worker has begun will see what is retired now: it is held until the commit."""
+    query = (
+        select(Job.id)
+        .where(Job.model_id == model_id, Job.resource_id == model_id, Job.kind == "purge")
+        .where(Job.state == State.QUEUED)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    return session.scalar(query) is not None
 
 
 def queue_purge(session: Session, model: Model, *, actor: str, request_id: str | None = None) -> Job:
@@ -73,22 +105,29 @@ def queue_purge(session: Session, model: Model, *, actor: str, request_id: str |
 def purge_retired(service: Service, model_id: UUID, tell: Callable[[float], None]) -> int:
     """Destroy what retired versions of a model stored; returns how many. Safe to repeat anywhere."""
     with service.db.read() as session:
-        retired = session.scalars(
-            select(Version)
-            .filter_by(model_id=model_id, state="retired", purged_at=None)
-            .order_by(Version.number)
-        ).all()
-    for done, row in enumerate(retired):
-        tell(done / len(retired))
+        due = _due(session, model_id)
+    for done, row in enumerate(due):
+        tell(done / len(due))
         while _move_centroids(service, row):
-            tell(done / len(retired))
-        if _trained_network(service, row):
-            _keep_network(service, row)
-        else:
-            service.vault.destroy(row.key_id, *files_of(row))
-            with service.db.begin() as session:
-                _close(session, row, row.file_id, row.key_id)
-    return len(retired)
+            tell(done / len(due))
+        _destroy(service, row)
+    return len(due)
+
+
+def _due(session: Session, model_id: UUID) -> list[Version]:
+    """Retired versions that still store what nothing builds on, the oldest first."""
+    rows = session.scalars(
+        select(Version).filter_by(model_id=model_id, state="retired").order_by(Version.number)
+    ).all()
+    needed = _needed(session, model_id)
+    return [row for row in rows if row.purged_at is None or (row.statistics_file_id and row.id not in needed)]
+
+
+def _needed(session: Session, model_id: UUID) -> set[UUID]:
+    """Versions whose statistics a usable one, or what is learned on it, builds on. They only become fewer:
+    a new version takes its base's."""
+    ready = session.scalars(select(Version).filter_by(model_id=model_id, state="ready"))
+    return {found.id for row in ready if (found := coverage.nearest(session, row)) is not None}
 
 
 def _move_centroids(service: Service, row: Version) -> int:
@@ -129,38 +168,98 @@ def _lock(session: Session, model_id: UUID) -> None:
     session.scalars(select(Model).filter_by(id=model_id).with_for_update()).one()
 
 
-def _trained_network(service: Service, row: Version) -> bool:
-    """Whether the network of a feature map lies in this version's file."""
-    with service.db.read() as session:
-        source = features.trained_source(row.id)
-        return session.scalar(select(FeatureMap.id).filter_by(source=source).limit(1)) is not None
-
-
-def _keep_network(service: Service, row: Version) -> None:
-    """Leave the network, which later versions read, in a file and under a key of its own."""
-    old = service.vault.key(row.key_id)
-    tensors = parse(service.vault.open(row.file_id, old))
-    network = {name: tensor for name, tensor in tensors.items() if name.startswith(NETWORK)}
-    file_id, key_id = ids.new(), ids.new()
-    service.vault.write_key(key_id, service.vault.seal(file_id, [dump(network)], new_key()))
+def _destroy(service: Service, row: Version) -> None:
+    """Destroy what the version stored but what others build on, which moves to a key of its own."""
     with service.db.begin() as session:
-        mine = _close(session, row, file_id, key_id)
+        _lock(session, row.model_id)
+        if not _as_read(session, row):
+            return  # another job was first
+        network = _trained_network(session, row)
+        statistics = row.id in _needed(session, row.model_id)
+    if network or statistics:
+        _keep(service, row, network=network, statistics=statistics)
+        return
+    service.vault.destroy(row.key_id, *files_of(row))
+    with service.db.begin() as session:
+        _close(session, row, row.file_id, row.key_id)
+
+
+def _as_read(session: Session, row: Version) -> bool:
+    """Whether nobody has destroyed anything of the version since its row was read."""
+    now = session.execute(
+        select(Version.key_id, Version.purged_at, Version.statistics_file_id).filter_by(id=row.id)
+    ).one()
+    return tuple(now) == (row.key_id, row.purged_at, row.statistics_file_id)
+
+
+def _trained_network(session: Session, row: Version) -> bool:
+    """Whether the network of a feature map lies in this version's file."""
+    source = features.trained_source(row.id)
+    return session.scalar(select(FeatureMap.id).filter_by(source=source).limit(1)) is not None
+
+
+def _keep(service: Service, row: Version, *, network: bool, statistics: bool) -> None:
+    """Leave the network, or the statistics, which later versions read, in files under a key of their own."""
+    try:
+        kept = _sealed_anew(service, row, network, statistics)
+    except ArtifactCorrupt:
+        with service.db.read() as session:
+            if _as_read(session, row):
+                raise
+        return  # another job was first
+    with service.db.begin() as session:
+        mine = _close(session, row, kept.file_id, kept.key_id, kept.statistics_file_id)
     if mine:
         service.vault.destroy(row.key_id, *files_of(row))
-    else:  # another job was first
-        service.vault.destroy(key_id, file_id)
+    else:
+        service.vault.destroy(kept.key_id, *kept.files)
 
 
-def _close(session: Session, row: Version, file_id: UUID, key_id: UUID) -> bool:
-    """Say that what the version stored is gone; False where somebody said so before."""
-    mine = session.scalar(
-        update(Version)
-        .where(Version.id == row.id, Version.purged_at.is_(None), Version.key_id == row.key_id)
-        .values(purged_at=clock(session), statistics_file_id=None, file_id=file_id, key_id=key_id)
-        .returning(Version.id)
-    )
-    if mine is None:
+@dataclass(frozen=True)
+class _Kept:
+    key_id: UUID
+    file_id: UUID  # nothing lies there without a network
+    statistics_file_id: UUID | None
+
+    @property
+    def files(self) -> list[UUID]:
+        return [self.file_id, *([self.statistics_file_id] if self.statistics_file_id else [])]
+
+
+def _sealed_anew(service: Service, row: Version, network: bool, statistics: bool) -> _Kept:
+    kept = _Kept(ids.new(), ids.new(), ids.new() if statistics else None)
+    old, key = service.vault.key(row.key_id), new_key()
+    if network:
+        tensors = parse(service.vault.open(row.file_id, old))
+        own = {name: tensor for name, tensor in tensors.items() if name.startswith(NETWORK)}
+        key = service.vault.seal(kept.file_id, [dump(own)], key)
+    if kept.statistics_file_id:
+        assert row.statistics_file_id is not None
+        key = service.vault.seal(
+            kept.statistics_file_id, [service.vault.open(row.statistics_file_id, old)], key
+        )
+        key = replace(key, digests={**key.digests, "statistics": old.digests["statistics"]})
+    service.vault.write_key(kept.key_id, key)
+    return kept
+
+
+def _close(
+    session: Session, row: Version, file_id: UUID, key_id: UUID, statistics_file_id: UUID | None = None
+) -> bool:
+    """Say that what the version stored is gone but what these name; False where somebody said so before."""
+    _lock(session, row.model_id)
+    if not _as_read(session, row):
         return False
+    session.execute(
+        update(Version)
+        .where(Version.id == row.id)
+        .values(
+            purged_at=row.purged_at or clock(session),
+            statistics_file_id=statistics_file_id,
+            file_id=file_id,
+            key_id=key_id,
+        )
+    )
     session.execute(  # counts stay
         update(Centroid).where(Centroid.key_id == row.key_id).values(ciphertext=b"", key_id=key_id)
     )

@@ -186,6 +186,23 @@ def _open(service: Service, facts: _Facts) -> Loaded:
     return Loaded(snapshot, class_ids, digest, key(key_id))
 
 
+def statistics_of(service: Service, version_id: UUID) -> Statistics:
+    """The stored statistics of a version, a retired one too where they stay. Raises `ArtifactCorrupt`."""
+    names: tuple[UUID, UUID] | None = None
+    while True:
+        with service.db.read() as session:
+            row = session.get_one(Version, version_id)
+            before, names = names, (row.statistics_file_id or row.file_id, row.key_id)
+            if row.statistics_file_id is None:
+                raise ArtifactCorrupt(f"version {row.number} has no statistics")
+        try:
+            key = service.vault.key(names[1])
+            return _statistics(service.vault.open(names[0], key), key)
+        except ArtifactCorrupt:  # unless they were sealed anew meanwhile
+            if names == before:
+                raise
+
+
 def _tensors(raw: bytes) -> dict[str, torch.Tensor]:
     try:
         return parse(raw)
