@@ -23,6 +23,7 @@ from benchmarks.suite import Found, Given, main
 
 ORDERS = range(5)
 JOINT = ("analytic 5,000", "analytic 2,048", "lda 2,048", "lda", "naive_bayes")
+TOO_SLOW = ("analytic 5,000",)  # one by one: a hundred of its solves would take longer than all the rest
 BARS = {  # on clinc150, mean over the orders, in per cent
     ("analytic 5,000", "average"): 96.5,
     ("analytic 5,000", "last"): 94.8,
@@ -56,6 +57,8 @@ def one_by_one(given: Given) -> Found:
     order = arriving(data, ORDERS[0], one_by_one=True)
     traces = {}
     for name, candidate in HEADS.items():
+        if name in TOO_SLOW:
+            continue
         trace, found = digested(data, order, candidate)
         if name in JOINT and found[-1] != joint_digests(data, np.concatenate(order), candidate):
             raise SystemExit(f"{name}: another digest than joint training")
