@@ -6,9 +6,14 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.methods.parts.bayes import naive_bayes
+from app.methods.parts.discriminant import discriminant
+from app.methods.parts.ridge import regression, ridge
+from app.methods.parts.statistics import accumulate
 from tests.methods.summed import BITS, HEADS, RHO, rows_of, summed
 
 Matrix = list[list[Fraction]]
@@ -113,7 +118,42 @@ def test_is_the_rational_head_rounded_once(seed, width, classes, rows, kind):
     weight, bias = rational(kind, x, y)
 
     for c in range(classes):
-        column = [*(w * 2**BITS for w in weight[c]), bias[c]]
+        column = [w * 2**BITS for w in weight[c]]
         line = max(map(abs, column)) / 2**60
         expected = [np.float32(0) if abs(v) < line else nearest(v) for v in column]
-        assert [*found.weight[c].tolist(), found.bias[c].item()] == [float(v) for v in expected]
+        assert found.weight[c].tolist() == [float(v) for v in expected]
+        assert found.bias[c] == nearest(bias[c])
+
+
+@pytest.mark.parametrize("bits", [-40, -28, 28, 40])
+@pytest.mark.parametrize("kind", ["ridge", "discriminant", "bayes"])
+def test_the_unit_of_the_grid_changes_the_weights_by_that_power_of_two_and_no_bias(kind, bits):
+    x, y = rows_of(3, 60, 8, 4)
+    at_one = {
+        "ridge": lambda s, step: ridge(s, -4, step),
+        "discriminant": lambda s, step: discriminant(s, RHO, step),
+        "bayes": lambda s, step: naive_bayes(s, Fraction(1, 100), step),
+    }[kind]
+    statistics = summed(x, y)
+
+    plain, scaled = at_one(statistics, 0), at_one(statistics, bits)
+
+    assert plain.weight.any()
+    assert np.array_equal(scaled.weight, np.ldexp(plain.weight, bits))
+    assert np.array_equal(scaled.bias, plain.bias)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_decides_a_bias_that_lies_halfway_between_two_floats(seed):
+    rng = np.random.default_rng(seed)
+    x = np.repeat([[1], [-1]], 16, axis=0)
+    targets = rng.integers(2**19, 2**20, 32)
+    targets[0] += 1 - targets.sum() % 2  # an odd sum of 25 bits over 2**5
+
+    statistics = accumulate(("",), np.zeros(32, np.int64), [x], 1, targets=targets)
+    head = regression(statistics, -4, 0, 0)
+
+    value = Fraction(int(targets.sum()), 32)
+    distance = abs(Fraction(float(head.bias[0])) - value)
+    around = [Fraction(float(np.nextafter(head.bias[0], np.float32(way)))) for way in (-np.inf, np.inf)]
+    assert all(distance <= abs(other - value) for other in around)

@@ -12,7 +12,6 @@ import numpy as np
 
 from app.methods.parts import double_double as dd
 from app.methods.parts.closed_form import Degenerate, LinearHead, means, varying, within_squares
-from app.methods.parts.double_double import DD
 from app.methods.parts.rounding import round_quotients
 from app.methods.parts.statistics import Statistics
 
@@ -33,17 +32,19 @@ def naive_bayes(statistics: Statistics, smoothing: Fraction, step_bits: int) -> 
     quotients = dd.divide(centres, dd.upright(dd.from_fractions(variances)))
     bias = dd.total(dd.multiply(centres, quotients)).scaled(-0.5)
     weights = quotients.scaled(2.0**step_bits)
-    stacked = DD(np.vstack([weights.hi, bias.hi]), np.vstack([weights.lo, bias.lo]))
-    relative = np.full((len(stacked.hi), 1), QUOTIENT)
-    relative[-1] = MEAN + QUOTIENT + dd.PRODUCT + len(weights.hi) * dd.SUM  # a sum of one sign
+    relative = MEAN + QUOTIENT + dd.PRODUCT + len(weights.hi) * dd.SUM  # of a sum of one sign
+
+    def means_of(c: int) -> list[Fraction]:
+        return [Fraction(int(total), int(counts[c])) for total in sums[c]]
 
     def exact(c: int) -> list[Fraction]:
-        own = [Fraction(int(total), int(counts[c])) for total in sums[c]]
-        pulled = [mean / variance for mean, variance in zip(own, variances, strict=True)]
-        offset = -sum((mean * value for mean, value in zip(own, pulled, strict=True)), Fraction(0)) / 2
-        return [*(value * Fraction(2) ** step_bits for value in pulled), offset]
+        pairs = zip(means_of(c), variances, strict=True)
+        return [mean / variance * Fraction(2) ** step_bits for mean, variance in pairs]
 
-    both = round_quotients(stacked, relative * np.abs(stacked.hi), exact)
-    weight = np.zeros((both.shape[1], len(live)), dtype=np.float32)
-    weight[:, live] = both[:-1].T
-    return LinearHead(weight, both[-1].copy())
+    def exact_bias(c: int) -> list[Fraction]:
+        pairs = zip(means_of(c), variances, strict=True)
+        return [-sum((mean * mean / variance for mean, variance in pairs), Fraction(0)) / 2]
+
+    weight = np.zeros((len(counts), len(live)), dtype=np.float32)
+    weight[:, live] = round_quotients(weights, QUOTIENT * np.abs(weights.hi), exact).T
+    return LinearHead(weight, round_quotients(bias, relative * np.abs(bias.hi), exact_bias)[0])

@@ -21,7 +21,7 @@ from app.methods.base import Head
 from app.methods.parts import double_double as dd
 from app.methods.parts.double_double import DD, Array
 from app.methods.parts.refined_solve import Solution, System, solve
-from app.methods.parts.rounding import Undecided, round_to_float32
+from app.methods.parts.rounding import Undecided, decide, half_to_even, round_to_float32
 from app.methods.parts.slicing import norms
 from app.methods.parts.statistics import Integers, Statistics
 
@@ -51,23 +51,35 @@ def solved(
     step_bits: int,
     bias: Callable[[Solution], tuple[DD, Array]],
     unit: float = 1.0,
+    exact_bias: Callable[[Solution, int], Fraction | None] = lambda _, __: None,
 ) -> LinearHead:
-    """Weights per feature value (`2**step_bits` times those per grid step) and biases, rounded together.
+    """Weights per feature value (`2**step_bits` times those per grid step), and biases.
 
-    An output's weights and its bias are one column for the rounding. `unit` is the power of two of the
-    outputs. Features that are not `live` weigh 0. Raises `Undecided`.
+    A column of the rounding is an output's weights; its bias, of another unit, is one by itself. `unit` is
+    the power of two of the outputs. `exact_bias` gives the bias of an output where that is known as a
+    fraction: one that lies halfway between two float32 no bound decides. Features that are not `live` weigh
+    0. Raises `Undecided`.
     """
     scale = 2.0**step_bits * unit
     for found in solve(system):
+        weights = round_to_float32(found.weights.scaled(scale), found.error * scale)
+        if weights is None:
+            continue
         offset, error = bias(found)
-        weights, offset = found.weights.scaled(scale), offset.scaled(unit)
-        stacked = DD(np.vstack([weights.hi, offset.hi]), np.vstack([weights.lo, offset.lo]))
-        both = round_to_float32(stacked, np.maximum(found.error * scale, error * unit))
-        if both is not None:
-            weight = np.zeros((both.shape[1], len(live)), dtype=np.float32)
-            weight[:, live] = both[:-1].T
-            return LinearHead(weight, both[-1].copy())
-    raise Undecided("the ridge is too small for these rows: the weights cannot be rounded with certainty")
+        biases, decided = decide(offset.scaled(unit), np.reshape(error * unit, (1, -1)))
+        for output in np.flatnonzero(~decided[0]):
+            exact = exact_bias(found, int(output))
+            if exact is None:
+                break
+            biases[0, output] = half_to_even(exact * Fraction(unit))
+        else:
+            weight = np.zeros((weights.shape[1], len(live)), dtype=np.float32)
+            weight[:, live] = weights.T
+            return LinearHead(weight, biases[0].copy())
+    raise Undecided(
+        "the head cannot be rounded with certainty: the ridge is too small for these rows, or a value "
+        "lies on a rounding boundary"
+    )
 
 
 def intercept(share: DD, mean: DD, mean_error: float, found: Solution) -> tuple[DD, Array]:

@@ -95,13 +95,15 @@ def nearest_mean(sums: Integers, counts: Integers, step_bits: int) -> LinearHead
     """What is left of it where nothing scatters and the covariance is a sphere: `w_c = mu_c`, per value."""
     centres = means(sums, counts).scaled(2.0**-step_bits)
     bias = dd.total(dd.multiply(centres, centres)).scaled(-0.5)
-    stacked = DD(np.vstack([centres.hi, bias.hi]), np.vstack([centres.lo, bias.lo]))
-    relative = np.full((len(stacked.hi), 1), 2 * dd.PRODUCT)
-    relative[-1] = 6 * dd.PRODUCT + len(centres.hi) * dd.SUM
+    relative = 6 * dd.PRODUCT + len(centres.hi) * dd.SUM
 
     def exact(c: int) -> list[Fraction]:
-        own = [Fraction(int(s), int(counts[c])) * Fraction(2) ** -step_bits for s in sums[c]]
-        return [*own, -sum((value * value for value in own), Fraction(0)) / 2]
+        return [Fraction(int(s), int(counts[c])) * Fraction(2) ** -step_bits for s in sums[c]]
 
-    both = round_quotients(stacked, relative * np.abs(stacked.hi), exact)
-    return LinearHead(np.ascontiguousarray(both[:-1].T), both[-1].copy())
+    def exact_bias(c: int) -> list[Fraction]:
+        return [-sum((value * value for value in exact(c)), Fraction(0)) / 2]
+
+    weight = round_quotients(centres, 2 * dd.PRODUCT * np.abs(centres.hi), exact)
+    return LinearHead(
+        np.ascontiguousarray(weight.T), round_quotients(bias, relative * np.abs(bias.hi), exact_bias)[0]
+    )

@@ -26,7 +26,7 @@ from app.methods.parts.closed_form import (
     varying,
 )
 from app.methods.parts.double_double import DD, Array
-from app.methods.parts.refined_solve import System
+from app.methods.parts.refined_solve import Solution, System
 from app.methods.parts.slicing import SAFETY, norms
 from app.methods.parts.statistics import Integers, Statistics
 
@@ -112,8 +112,21 @@ def _ridge(
         ),
     )
     mean, share = over(dd.exact(total), n), over(dd.exact(shares), n)
-    head = solved(system, live, step_bits, lambda found: intercept(share, mean, 0.0, found), unit)
+    head = solved(
+        system,
+        live,
+        step_bits,
+        lambda found: intercept(share, mean, 0.0, found),
+        unit,
+        lambda found, output: _plain_share(found, output, total, Fraction(int(totals[output]), n)),
+    )
     return replace(head, ridge_exponent=exponent)
+
+
+def _plain_share(found: Solution, output: int, total: Array, share: Fraction) -> Fraction | None:
+    """The bias where it is the share itself: the features sum to 0, or the output's weights are all 0."""
+    no_weights = found.error[output] == 0 and not found.weights.hi[:, output].any()
+    return share if no_weights or not total.any() else None
 
 
 def _spread_of(centres: DD, middle: DD, sums: Integers, counts: Integers) -> tuple[DD, Array]:

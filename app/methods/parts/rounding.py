@@ -38,7 +38,7 @@ def round_quotients(x: DD, error: Array, column: Callable[[int], list[Fraction]]
         exact = column(int(c))
         line = _power_at_or_above(max(map(abs, exact))) * Fraction(1, 2**TINY)
         for i in np.flatnonzero(~decided[:, c]):
-            values[i, c] = 0.0 if abs(exact[i]) < line else _half_to_even(exact[i])
+            values[i, c] = 0.0 if abs(exact[i]) < line else half_to_even(exact[i])
     return values
 
 
@@ -94,7 +94,8 @@ def _power_at_or_above(value: Fraction) -> Fraction:
     return power
 
 
-def _half_to_even(value: Fraction) -> np.float32:
+def half_to_even(value: Fraction) -> np.float32:
+    """The float32 nearest to a rational number; of two as near the one whose last bit is 0."""
     guess = np.float32(float(value))
     around = (guess, np.nextafter(guess, np.float32(-np.inf)), np.nextafter(guess, np.float32(np.inf)))
     return min(around, key=lambda x: (abs(Fraction(float(x)) - value), int(x.view(np.int32)) & 1))
