@@ -15,6 +15,7 @@ from app.services import jobs
 from app.services.callers.idempotency import Once
 from app.services.jobs.rows import DONE, State
 from app.services.models import models
+from app.services.policies import offers
 from app.tables import Dataset, Job, JobDataset
 
 
@@ -41,6 +42,7 @@ def retry(service: Service, caller: Caller, job_id: UUID, once: Once | None = No
             once.begin(session)
         _check_retry(session, jobs.own(session, caller, job_id))
         job = jobs.retry_in(session, caller, job_id)
+        offers.retried(session, job_id, job.id)
         answer = JobRead.of(job)
         if once:
             body = answer.model_dump(mode="json")
@@ -59,7 +61,7 @@ def _check_retry(session: Session, old: Job) -> None:
     if old.kind != "update":
         return
     if old.model_id is not None:
-        models.get(session, old.tenant_id, old.model_id)
+        models.get(session, old.tenant_id, old.model_id, lock=True)
     gone = session.scalar(
         select(Dataset.id)
         .join(JobDataset, JobDataset.dataset_id == Dataset.id)

@@ -43,7 +43,8 @@ def take(session: Session, model: Model, dataset: Dataset, now: datetime) -> Non
 
 
 def waiting(session: Session, model: Model) -> list[Waiting]:
-    """What waits for the model, the oldest first. Rows that a forget request has named do not count."""
+    """What waits for the model, the oldest first. Rows that a forget request has named do not count; which
+    split they are of only the shards say, so eval rows are taken to be named first: that keeps none back."""
     rows = session.execute(
         select(Offer, Dataset)
         .join(Dataset, Dataset.id == Offer.dataset_id)
@@ -53,7 +54,11 @@ def waiting(session: Session, model: Model) -> list[Waiting]:
     ).all()
     restricted = _restricted(session, [dataset.id for _, dataset in rows])
     return [
-        Waiting(offer, dataset, max(0, dataset.train_rows - restricted.get(dataset.id, 0)))
+        Waiting(
+            offer,
+            dataset,
+            dataset.train_rows - max(0, restricted.get(dataset.id, 0) - dataset.eval_rows),
+        )
         for offer, dataset in rows
     ]
 
@@ -67,6 +72,16 @@ def start(offers: Iterable[Offer], job_id: UUID) -> None:
 def of_job(session: Session, job_id: UUID) -> Sequence[Offer]:
     """What a job was to learn and did not."""
     return session.scalars(select(Offer).where(Offer.job_id == job_id, Offer.state == STARTED)).all()
+
+
+def retried(session: Session, old: UUID, job_id: UUID) -> None:
+    """A job does again what an older one was to do: what that did not learn is this one's now. The caller
+    holds the lock of the model's row."""
+    session.execute(
+        update(Offer)
+        .where(Offer.job_id == old, Offer.state != LEARNED)
+        .values(state=STARTED, job_id=job_id, tries=Offer.tries + 1)
+    )
 
 
 def learned(session: Session, model_id: UUID, datasets: Iterable[UUID]) -> None:

@@ -23,7 +23,7 @@ from app.services.jobs import Cause, State
 from app.services.models import models
 from app.services.policies import history, offers, policy_jobs, policy_settings
 from app.services.policies.offers import Waiting
-from app.tables import Dataset, Job, Model
+from app.tables import Dataset, Job, Model, Offer
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def decide(service: Service, session: Session, model: Model, arrived: Dataset | 
     found = offers.waiting(session, model)
     gone = [one for one in found if one.dataset.deleted_at is not None]
     for one in gone:
-        policy_jobs.refuse(session, model, one, "the dataset was deleted", "purged")
+        policy_jobs.refuse(session, model, one.offer, "the dataset was deleted", "purged")
     ready = [one for one in found if one.rows and one not in gone]
     fresh = [arrived.id] if arrived else []
     if policy is None or policy.when == "manual":
@@ -149,9 +149,15 @@ def _settle(session: Session, model: Model) -> None:
         if job.state == State.SUCCEEDED:
             offers.learned(session, model.id, [one.dataset_id for one in left])
             continue
-        again = [one for one in left if job.state == State.FAILED and one.tries < MOST_TRIES]
+        blamed = _blamed(job, left)
+        again = [
+            one
+            for one in left
+            if job.state == State.FAILED and one is not blamed and (blamed or one.tries < MOST_TRIES)
+        ]
         for one in left:
             one.state = offers.WAITING if one in again else offers.REFUSED
+            one.tries -= int(blamed is not None)  # the fault of one costs the others nothing
         cause = (job.error or {}).get("cause", Cause.INTERNAL)
         then = "what waited for it waits again" if again else "what waited for it is not tried again"
         history.note(
@@ -164,3 +170,16 @@ def _settle(session: Session, model: Model) -> None:
             datasets=[one.dataset_id for one in left],
             job_id=job.id,
         )
+        if blamed is not None:
+            policy_jobs.refuse(session, model, blamed, "the update failed on this dataset", str(cause))
+
+
+def _blamed(job: Job, left: Sequence[Offer]) -> Offer | None:
+    """The dataset that a job failed on, where its error names one."""
+    error = job.error or {}
+    if error.get("cause") != Cause.INVALID_INPUT or not error.get("errors"):
+        return None
+    at = policy_jobs.place(error["errors"][0]["pointer"])
+    if at is None or at >= len(job.request["datasets"]):
+        return None
+    return next((one for one in left if one.dataset_id.hex == job.request["datasets"][at]), None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -19,9 +21,10 @@ from app.service import Service
 from app.services import jobs
 from app.services.callers import audit
 from app.services.models import updates
+from app.services.models.updates import Ground
 from app.services.policies import history, offers, policy_settings
 from app.services.policies.offers import Waiting
-from app.tables import Job, JobDataset, Model
+from app.tables import Job, JobDataset, Model, Offer
 
 MOST = 100  # datasets of one update
 QUIET = {  # problems whose own words quote labels, which a history must not keep
@@ -64,11 +67,11 @@ def start(
     return job if event == "started" else None
 
 
-def refuse(session: Session, model: Model, one: Waiting, reason: str, code: str) -> None:
+def refuse(session: Session, model: Model, offer: Offer, reason: str, code: str) -> None:
     """A dataset that this model cannot learn; sent again, it is looked at again."""
-    one.offer.state = offers.REFUSED
+    offer.state = offers.REFUSED
     actor = policy_settings.actor(model)
-    history.note(session, model, "refused", reason, code=code, actor=actor, datasets=[one.id])
+    history.note(session, model, "refused", reason, code=code, actor=actor, datasets=[offer.dataset_id])
 
 
 def hold_back(session: Session, model: Model, reason: str, code: str, fresh: Sequence[UUID]) -> None:
@@ -108,17 +111,31 @@ def _fitting(
     fresh: Sequence[UUID],
 ) -> list[Waiting]:
     """What can be learned together: a dataset that cannot is refused, a fault of the rest holds all back."""
+    method = methods.BY_NAME[shape["method"]["name"]]
+    queued = jobs.waiting_on(session, model.id)
     chosen = list(ready)
-    while chosen:
-        error = _fault(service, session, model, _with(shape, [one.id.hex for one in chosen]))
-        if error is None:
-            break
+    ground: Ground | None = None
+
+    def fault(of: Sequence[Waiting]) -> AppError | None:
+        nonlocal ground
+        request = _with(shape, [one.id.hex for one in of])
+        try:
+            ground = ground or updates.survey(session, model, request)
+            part = replace(ground, datasets=[one.dataset for one in of])
+            updates.check(session, part, method, request, service.settings, queued)
+        except AppError as error:
+            return error
+        return None
+
+    while chosen and (error := fault(chosen)) is not None:
         at = _at(error)
+        if at is None and _too_much(error):  # whichever is the first that is too much, the oldest come first
+            at = bisect_left(range(1, len(chosen)), True, key=lambda n: _too_much(fault(chosen[:n])))
         if at is None:
             hold_back(session, model, error.detail, error.code, fresh)
             return []
-        reason = QUIET.get(type(error), error.detail)
-        refuse(session, model, chosen.pop(at), reason, error.code)
+        reason = QUIET.get(type(error), error.detail) if _at(error) is not None else error.detail
+        refuse(session, model, chosen.pop(at).offer, reason, error.code)
     return chosen
 
 
@@ -135,8 +152,20 @@ def _fault(service: Service, session: Session, model: Model, request: Request) -
 
 def _at(error: AppError) -> int | None:
     """The dataset whose fault it is, by the pointer of the first fault."""
-    found = re.fullmatch(r"/datasets/(\d+)", error.errors[0].pointer) if error.errors else None
+    return place(error.errors[0].pointer) if error.errors else None
+
+
+def place(pointer: str) -> int | None:
+    """Which of a request's datasets a pointer names."""
+    found = re.fullmatch(r"/datasets/(\d+)", pointer)
     return int(found[1]) if found else None
+
+
+def _too_much(error: AppError | None) -> bool:
+    """Whether datasets are refused for what they are together, which more of them would not mend."""
+    return (
+        isinstance(error, ValidationFailed) and bool(error.errors) and error.errors[0].pointer == "/datasets"
+    )
 
 
 def _waiting_job(

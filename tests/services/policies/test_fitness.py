@@ -1,5 +1,7 @@
 """Datasets that a policy cannot learn, or not now: restricted, deleted, of another form."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import update
 
@@ -7,9 +9,9 @@ from app import ids
 from app.errors import DimensionMismatch, TooFewSamples, ValidationFailed
 from app.services.datasets import datasets
 from app.services.jobs import asked as job_wishes
-from app.services.models import snapshots
+from app.services.models import snapshots, updates
 from app.services.policies import offers, policies
-from app.tables import Job
+from app.tables import Job, Offer
 from tests.services.learning import (
     a_dataset,
     learn,
@@ -44,6 +46,89 @@ def test_counts_no_row_that_is_restricted_and_learns_none(service, caller):
     version = the_version(service, run_next(service))
     counts = {name: z.count for name, z in snapshots.load(service, version.id).snapshot.centroids.items()}
     assert counts == {"ant": 4, "bee": 4, "cat": 3, "dog": 1}
+
+
+def test_takes_restricted_rows_of_a_dataset_with_eval_rows_for_those(service, caller):
+    model = a_policy_model(service, caller, min_rows=3)
+    row = a_dataset(service, caller.tenant_id, rows(cat=6), split=[0, 0, 0, 1, 1, 1])
+    restrict(service, row, 3, 4, 5)
+    offer_again(service, caller, model, row)
+    version = the_version(service, run_next(service))
+    assert snapshots.load(service, version.id).snapshot.centroids["cat"].count == 3
+
+
+def test_refuses_a_dataset_whose_train_rows_prove_restricted_and_learns_the_others(service, caller):
+    model = a_policy_model(service, caller, min_rows=6)
+    empty = a_dataset(service, caller.tenant_id, rows(dog=6), split=[0, 0, 0, 1, 1, 1])
+    restrict(service, empty, 0, 1, 2)
+    offer_again(service, caller, model, empty)
+    kept = offer(service, caller, model, rows(cat=3))
+    failed = run_next(service)
+    assert (failed.state, failed.error["errors"][0]["pointer"]) == ("failed", "/datasets/0")
+    with_policy(service, caller, model, min_rows=1)
+    assert policies.sweep(service) == 1
+    assert state_of(service, model, empty) == offers.REFUSED
+    assert named(updates_of(service, model)[0]) == {kept.id}
+    with service.db.read() as session:
+        assert session.get_one(Offer, (model.id, kept.id)).tries == 1  # of the job that waits now
+    assert events(service, caller, model) == ["waited", "started", "failed", "refused", "started"]
+    line = lines(service, caller, model)[3]
+    assert (line.datasets, line.code) == ([empty.id], "invalid-input")
+
+
+def test_refuses_the_first_that_would_be_too_many_classes_and_learns_the_others(service, caller):
+    model = a_policy_model(service, caller, min_rows=11)
+    small = service.settings.model_copy(
+        update={"limits": service.settings.limits.model_copy(update={"classes": 4})}
+    )
+    limited = replace(service, settings=small)
+    first = offer(limited, caller, model, rows(cat=3))
+    many = offer(limited, caller, model, rows(dog=2, eel=2, fox=2), seed=1)
+    last = offer(limited, caller, model, rows(gnu=3), seed=2)
+    assert state_of(service, model, many) == offers.REFUSED
+    assert named(updates_of(service, model)[0]) == {first.id, last.id}
+    line = next(line for line in lines(service, caller, model) if line.event == "refused")
+    assert (line.datasets, line.reason) == ([many.id], "the model would have 7 classes; at most 4")
+
+
+def test_looks_at_what_waits_once_however_much_of_it_is_refused(service, caller, monkeypatch):
+    model = a_policy_model(service, caller, min_rows=12)
+    real, seen = updates.survey, []
+
+    def survey(*given):
+        seen.append(given)
+        return real(*given)
+
+    for seed in range(3):
+        offer(service, caller, model, rows(ant=3), seed=seed)
+    monkeypatch.setattr(updates, "survey", survey)
+    offer(service, caller, model, rows(ant=3), seed=3)
+    assert events(service, caller, model).count("refused") == 4
+    assert len(seen) == 1
+
+
+def test_leaves_to_a_retry_what_its_job_was_to_learn(service, caller):
+    model = a_policy_model(service, caller)
+    row = offer(service, caller, model, rows(cat=3))
+    (old,) = updates_of(service, model)
+    with service.db.begin() as session:
+        session.get_one(Job, old.id).state = "failed"
+    again = job_wishes.retry(service, caller, old.id)
+    assert policies.sweep(service) == 0
+    assert [one.id for one in updates_of(service, model)] == [again.id]
+    the_version(service, run_next(service))
+    assert state_of(service, model, row) == offers.LEARNED
+    assert "failed" not in events(service, caller, model)
+
+
+def test_takes_up_by_a_retry_what_it_had_given_up(service, caller):
+    model = a_policy_model(service, caller)
+    row = offer(service, caller, model, rows(cat=3))
+    old = updates_of(service, model)[0].id
+    job_wishes.cancel(service, caller, old)
+    policies.sweep(service)
+    job_wishes.retry(service, caller, old)
+    assert state_of(service, model, row) == offers.STARTED
 
 
 def test_starts_nothing_where_every_row_is_restricted(service, caller):
