@@ -50,8 +50,10 @@ docs: $(READY) ## Write docs/methods.md from the registry of methods
 
 bench: $(READY) ## Run every benchmark: make bench DATA=DIR
 	@test -n "$(DATA)" || { echo "make bench DATA=DIR, the folder that holds the data sets"; exit 2; }
-	$(BIN)/python -m benchmarks.incremental --data "$(DATA)"
-	$(BIN)/python -m benchmarks.service --data "$(DATA)"
+	for one in incremental heads solve growth few_shot blurry samples; do \
+		$(BIN)/python -m benchmarks.$$one --data "$(DATA)" || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.service
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
