@@ -30,7 +30,7 @@ from workers.checkpoints import JobCheckpoint
 from workers.measure import Examiner, Measured, examine
 from workers.plan import Plan
 from workers.progress import Reporter
-from workers.rows import Learned, collect, gather
+from workers.rows import Gathered, collect, gather
 
 FEATURES_DONE, METHOD_DONE, MEASURED = 0.2, 0.9, 0.97  # shares of the whole job
 
@@ -90,7 +90,7 @@ class Made:
     """What came of it; `shards` are sealed features of a new map, which no row names yet."""
 
     outcome: Outcome
-    learned: Learned
+    learned: Gathered
     selected: Mapping[UUID, int]  # rows that parameters were chosen on, by dataset
     measured: Measured
     shards: Sequence[Shard]

@@ -25,21 +25,21 @@ KEPT_BYTES = 512 << 20  # rows up to this size are opened once and kept while th
 
 
 @dataclass(frozen=True)
-class Learned:
+class Gathered:
     """Rows, and how many each dataset gave."""
 
     rows: Rows
     counts: Mapping[UUID, int]
 
 
-def gather(service: Service, plan: Plan) -> Learned:
+def gather(service: Service, plan: Plan) -> Gathered:
     """The train rows of the plan, without those left out; none where another head is made of known rows."""
     found = collect(service, plan, plan.train)
     _check(plan, found.counts)
     return found
 
 
-def collect(service: Service, plan: Plan, uses: Sequence[Use]) -> Learned:
+def collect(service: Service, plan: Plan, uses: Sequence[Use]) -> Gathered:
     """Find the rows that have a label, or for a regression a target; their blocks are read when asked."""
     counts: dict[UUID, int] = {}
     parts: list[tuple[tuple[str, ...], NDArray[np.int32]]] = []
@@ -63,10 +63,10 @@ def collect(service: Service, plan: Plan, uses: Sequence[Use]) -> Learned:
     blocks = again if known is None else lambda: iter(known)
     if plan.regression:
         values = np.concatenate([*targets, np.empty(0)])
-        return Learned(Rows(("",), np.zeros(len(values), np.int64), blocks, values), counts)
+        return Gathered(Rows(("",), np.zeros(len(values), np.int64), blocks, values), counts)
     classes = byte_order(names[i] for names, labels in parts for i in np.unique(labels))
     indices = [shards.label_index(names, classes)[index] for names, index in parts]
-    return Learned(Rows(classes, np.concatenate([*indices, np.empty(0, np.int64)]), blocks), counts)
+    return Gathered(Rows(classes, np.concatenate([*indices, np.empty(0, np.int64)]), blocks), counts)
 
 
 def _check_targets(

@@ -51,7 +51,7 @@ def _refusal(session: Session, model: Model, alias: str) -> str:
     if not policy_settings.has_alias(session, model, alias):
         return f"there is no alias {alias!r} any more"
     try:
-        policy_settings.scopes(session, model)
+        policy_settings.may_train(session, model)
     except Forbidden as error:
         return error.detail
     return ""

@@ -65,6 +65,11 @@ def check_model(session: Session, model: Model) -> None:
 
 def scopes(session: Session, model: Model) -> frozenset[str]:
     """What the key that set the policy may do now; raises `Forbidden` where it may not train any more."""
+    return frozenset(may_train(session, model).scopes)
+
+
+def may_train(session: Session, model: Model) -> ApiKey:
+    """The key that set the policy; raises `Forbidden` where it may not train any more."""
     key = session.get(ApiKey, model.policy_key_id) if model.policy_key_id else None
     if key is None or key.tenant_id != model.tenant_id:
         raise Forbidden("the API key that set the policy is not there")
@@ -72,10 +77,9 @@ def scopes(session: Session, model: Model) -> frozenset[str]:
         raise Forbidden("the API key that set the policy was revoked")
     if key.expires_at is not None and key.expires_at <= clock(session):
         raise Forbidden("the API key that set the policy has expired")
-    found = frozenset(key.scopes)
-    if not {"train", "admin"} & found:
+    if not {"train", "admin"} & set(key.scopes):
         raise Forbidden("the API key that set the policy has no scope train")
-    return found
+    return key
 
 
 def actor(model: Model) -> str:
