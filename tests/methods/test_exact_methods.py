@@ -189,7 +189,7 @@ def test_refuses_a_ridge_too_small_to_round_with():
         ridge=FixedRidge.model_construct(k=-120),
     )
 
-    with pytest.raises(Unfit, match="larger ridge") as error:
+    with pytest.raises(Unfit, match="use a model with a larger one") as error:
         run(analytic.METHOD, model, rows_of(stored, labels))
     assert error.value.field == "/method"
 

@@ -157,3 +157,16 @@ def test_decides_a_bias_that_lies_halfway_between_two_floats(seed):
     distance = abs(Fraction(float(head.bias[0])) - value)
     around = [Fraction(float(np.nextafter(head.bias[0], np.float32(way)))) for way in (-np.inf, np.inf)]
     assert all(distance <= abs(other - value) for other in around)
+
+
+def test_decides_a_bias_of_zero_whose_terms_cancel():
+    """Features of mean one, one without any say, and targets that sum to what the other explains: b = 0."""
+    x = np.array([[0, 1], [2, 1], [0, -1], [2, -1]] * 4)
+    targets = np.array([3, 3, -3, -3] * 4)
+
+    statistics = accumulate(("",), np.zeros(16, np.int64), [x], 2, targets=targets)
+    head = regression(statistics, -4, 0, 0)
+
+    assert head.weight[0, 0] == 0
+    assert head.weight[0, 1] > 0
+    assert head.bias.tolist() == [0.0]

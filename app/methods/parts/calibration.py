@@ -56,7 +56,10 @@ def calibrated_head(
         weights[names[i]] = dict(zip(base, map(float, share.hi[0]), strict=True))
     rounded = round_to_float32(DD(hi, lo), error)
     if rounded is None:
-        raise Undecided("a calibrated prototype cannot be rounded with certainty")
+        raise Undecided(
+            "a calibrated prototype cannot be rounded with certainty: a class's mean and the mixture it is "
+            "drawn towards all but cancel (try another alpha or tau)"
+        )
     weight = torch.from_numpy(np.ascontiguousarray(rounded.T))
     return Head(weight, torch.zeros(len(names)), normalise=True), weights
 

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from app.methods.base import Head
 from app.methods.parts import double_double as dd
-from app.methods.parts.double_double import DD, Array
+from app.methods.parts.double_double import DD, UNIT, Array
 from app.methods.parts.refined_solve import Solution, System, solve
 from app.methods.parts.rounding import Undecided, decide, half_to_even, round_to_float32
 from app.methods.parts.slicing import norms
 from app.methods.parts.statistics import Integers, Statistics
 
 Live = NDArray[np.bool_]
+TERM_SIZE = 8 * UNIT  # two high parts for their double-doubles, and a product
 
 
 class Degenerate(ValueError):
@@ -55,45 +56,61 @@ def solved(
 ) -> LinearHead:
     """Weights per feature value (`2**step_bits` times those per grid step), and biases.
 
-    A column of the rounding is an output's weights; its bias, of another unit, is one by itself. `unit` is
-    the power of two of the outputs. `exact_bias` gives the bias of an output where that is known as a
-    fraction: one that lies halfway between two float32 no bound decides. Features that are not `live` weigh
-    0. Raises `Undecided`.
+    A column of the rounding is an output's weights. Its bias, of another unit, is rounded below the sizes
+    of what it is the sum of, which `bias` gives with it: one below `2**-60` of the largest is 0, so that
+    terms which cancel are decided. `unit` is the power of two of the outputs. `exact_bias` gives the bias
+    of an output where that is known as a fraction: one halfway between two float32 no bound decides.
+    Features that are not `live` weigh 0. Raises `Undecided`.
     """
     scale = 2.0**step_bits * unit
     for found in solve(system):
         weights = round_to_float32(found.weights.scaled(scale), found.error * scale)
         if weights is None:
             continue
-        offset, error = bias(found)
-        biases, decided = decide(offset.scaled(unit), np.reshape(error * unit, (1, -1)))
-        for output in np.flatnonzero(~decided[0]):
+        terms, error = bias(found)
+        rounded, decided = decide(terms.scaled(unit), error * unit)
+        biases = rounded[-1].copy()
+        for output in np.flatnonzero(~decided[-1]):
             exact = exact_bias(found, int(output))
             if exact is None:
                 break
-            biases[0, output] = half_to_even(exact * Fraction(unit))
+            biases[output] = half_to_even(exact * Fraction(unit))
         else:
             weight = np.zeros((weights.shape[1], len(live)), dtype=np.float32)
             weight[:, live] = weights.T
-            return LinearHead(weight, biases[0].copy())
+            return LinearHead(weight, biases)
     raise Undecided(
-        "the head cannot be rounded with certainty: the ridge is too small for these rows, or a value "
-        "lies on a rounding boundary"
+        "the head cannot be rounded with certainty: the ridge is too small for these rows (use a model with "
+        "a larger one), or a value is too large for float32 or lies on a rounding boundary"
     )
 
 
 def intercept(share: DD, mean: DD, mean_error: float, found: Solution) -> tuple[DD, Array]:
-    """`share - mean . W` by column as (1, outputs), and a bound on its error.
+    """By output the size of a term of `mean . W`, the share, and `share - mean . W`, (3, outputs); and a
+    bound on their error by entry.
 
     `share` (outputs,) within a relative `4 * dd.PRODUCT`; `mean` (width,) too, and `mean_error` beyond that
     in the 2-norm. Sums by Cauchy-Schwarz.
     """
-    product = dd.total(dd.multiply(dd.upright(mean), found.weights))
+    products = dd.multiply(dd.upright(mean), found.weights)
     size, length = float(np.linalg.norm(mean.hi)), norms(found.weights.hi)
     relative = 8 * dd.PRODUCT + (len(mean.hi) + 1) * dd.SUM
     error = (size + mean_error) * found.error + mean_error * length
     error = error + relative * (size * length + np.abs(share.hi))
-    return dd.add(DD(share.hi[None], share.lo[None]), -product), error
+    first, size_of_term = DD(share.hi[None], share.lo[None]), term_size(mean.hi[:, None], found)
+    terms = stacked(dd.exact(size_of_term), first, dd.add(first, -dd.total(products)))
+    return terms, np.vstack([error + TERM_SIZE * size_of_term, [error, error]])
+
+
+def term_size(mean: Array, found: Solution) -> Array:
+    """(1, outputs): the largest mean times the largest weight; `TERM_SIZE`: its relative error."""
+    largest: Array = np.abs(mean).max(axis=0) * np.abs(found.weights.hi).max(axis=0)
+    return largest[None]
+
+
+def stacked(*parts: DD) -> DD:
+    """One below the other."""
+    return DD(np.vstack([part.hi for part in parts]), np.vstack([part.lo for part in parts]))
 
 
 def varying(statistics: Statistics) -> Live:

@@ -13,12 +13,15 @@ import numpy as np
 
 from app.methods.parts import double_double as dd
 from app.methods.parts.closed_form import (
+    TERM_SIZE,
     Degenerate,
     LinearHead,
     Live,
     live_gram,
     means,
     solved,
+    stacked,
+    term_size,
     times,
     varying,
     within_squares,
@@ -86,7 +89,10 @@ def discriminant_of(
         product = dd.total(dd.multiply(centres, found.weights))
         size = norms(centres.hi)
         relative = 4 * dd.PRODUCT + len(centres.hi) * dd.SUM
-        return product.scaled(-0.5), size * found.error + relative * size * norms(found.weights.hi)
+        error = size * found.error + relative * size * norms(found.weights.hi)
+        largest = term_size(centres.hi, found)
+        terms = stacked(dd.exact(largest), product).scaled(-0.5)
+        return terms, np.vstack([error + TERM_SIZE * largest, [error]])
 
     return solved(system, live, step_bits, bias)
 

@@ -104,7 +104,7 @@ def solved_head(make: Callable[[], Result]) -> Result:
     except Degenerate as error:
         raise Unfit(f"{error}", "/datasets") from None
     except Undecided as error:
-        raise Unfit(f"{error}: use a model with a larger ridge", "/method") from None
+        raise Unfit(f"{error}", "/method") from None
 
 
 def outcome(

@@ -166,7 +166,7 @@ class _Factor:
             # The transpose of a symmetric C array is the Fortran array LAPACK wants: no copy is made.
             self.factor, _ = cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)
         except LinAlgError:
-            raise Undecided("the ridge is too small for this system: it cannot be factored") from None
+            raise Undecided("the ridge is too small for this system: use a model with a larger one") from None
         self.loss = _loss(system, float(self.factor.diagonal().max(initial=0.0)))
 
     def solve(self, right: Array) -> Array:
