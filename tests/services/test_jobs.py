@@ -507,6 +507,7 @@ def test_a_retry_has_the_rights_of_who_asks_for_it(service, tenant, caller):
     trainer = replace(caller, scopes=frozenset({"read", "train"}))
 
     by_trainer = job_wishes.retry(service, trainer, job.id)
+    jobs.fail(service, claim(service), Cause.INTERNAL)
     by_admin = job_wishes.retry(service, caller, job.id)
 
     assert read(service, by_trainer).request == {"may_promote": False}
