@@ -225,3 +225,11 @@ def test_puts_targets_on_their_grid_and_refuses_what_lies_outside():
     assert error.value.row == 1
     with pytest.raises(OffGrid, match="row 0 is not a finite"):
         on_grid(np.array([np.nan]), grid)
+
+
+def test_refuses_to_subtract_rows_whose_rest_would_have_less_than_no_spread():
+    zeros = np.zeros(2, np.int64)
+    known = accumulate(("a",), zeros, [np.array([[3], [4]])], 1)
+
+    with pytest.raises(NotContained):
+        known.subtract(accumulate(("a",), zeros[:1], [np.array([[0]])], 1))

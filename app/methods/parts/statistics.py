@@ -122,6 +122,8 @@ class Statistics:
         left = replace(a, counts=counts, sums=sums, squares=squares, gram=a.gram - b.gram, targets=targets)
         if not left.rows and (left.gram.any() or (targets is not None and targets.any())):
             raise NotContained("these rows are not in the statistics")
+        if (squares.sum(axis=0) != left.diagonal()).any() or _spread_below_zero(counts, sums, squares):
+            raise NotContained("these rows are not in the statistics")
         return left.keep([key for key, gone in zip(a.classes, empty, strict=True) if not gone])
 
     def keep(self, classes: Sequence[str]) -> Statistics:
@@ -292,3 +294,9 @@ def _keys(raw: bytes) -> tuple[str, ...]:
         keys.append(raw[at + 8 : end].decode())
         at = end
     return tuple(keys)
+
+
+def _spread_below_zero(counts: Integers, sums: Integers, squares: Integers) -> bool:
+    """Whether `n squares < sums^2` anywhere, which by Cauchy-Schwarz no rows have; in Python's integers."""
+    spread = counts.astype(object)[:, None] * squares.astype(object) - sums.astype(object) ** 2
+    return bool((spread < 0).any())
