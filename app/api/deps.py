@@ -85,6 +85,8 @@ async def known_query(request: Request) -> None:
     for name in request.query_params:
         if name not in known:
             raise InvalidRequest(f"there is no query field {name[:80]!r} here", pointer=name[:80])
+        if len(request.query_params.getlist(name)) > 1:  # no route has a field of several values
+            raise InvalidRequest(f"query field {name!r} is there more than once", pointer=name)
 
 
 def _query_names(dependant: Dependant) -> set[str]:

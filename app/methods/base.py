@@ -68,7 +68,7 @@ class Unfit(ValueError):
 class Params(BaseModel):
     """Parameters of a method: every field has a bound, a default and a sentence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 @dataclass(frozen=True)

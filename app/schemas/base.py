@@ -11,9 +11,9 @@ VersionNumber = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class Body(BaseModel):
-    """A request: a field that is not known is refused, never ignored."""
+    """A request: a field that is not known is refused, never ignored; "1" and true are no numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Answer(BaseModel):

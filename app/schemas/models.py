@@ -74,7 +74,7 @@ class ModelCreate(ModelChange):
     """A new model."""
 
     name: Name
-    task: Task
+    task: Annotated[Task, Field(strict=False)]
     input: ModelInput
     network: ModelNetwork = Field(default_factory=lambda: ModelNetwork(name="identity"))
     expansion: Expansion | None = Field(

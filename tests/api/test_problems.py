@@ -230,3 +230,38 @@ def test_says_in_plain_words_what_is_wrong(client, path, body, faults):
     found = {fault["pointer"]: fault["message"] for fault in answer.json()["errors"]}
     assert found.keys() == faults.keys()
     assert all(found[pointer].startswith(text) for pointer, text in faults.items()), found
+
+
+def test_a_query_field_that_is_there_twice_is_refused(client):
+    answer = client.get("/v1/jobs", params={"state": ["queued", "running"]})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request")
+    assert [e["pointer"] for e in answer.json()["errors"]] == ["state"]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"input": {"kind": "vector", "shape": [True]}}, "/input/shape/0"),
+        ({"input": {"kind": "vector", "shape": ["4"]}}, "/input/shape/0"),
+        ({"input": INPUT, "min_centroid_rows": "5"}, "/min_centroid_rows"),
+        ({"input": INPUT, "keep_versions": 5.0}, "/keep_versions"),
+        ({"input": INPUT, "gates": {"min_old": "0.5"}}, "/gates/min_old"),
+        (
+            {"input": INPUT, "network": {"name": "mlp", "params": {"hidden": ["4"]}}},
+            "/network/params/hidden/0",
+        ),
+        (
+            {
+                "input": INPUT,
+                "update_policy": {"when": "on_dataset", "method": {"name": "fetril", "params": {"C": "1"}}},
+            },
+            "/update_policy/method/params/C",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_not_read_as_one_of_the_right_type(client, body, pointer):
+    answer = client.post("/v1/models", json={"name": "a", "task": "classification", **body})
+
+    assert answer.status_code == 422, answer.text
+    assert [e["pointer"] for e in answer.json()["errors"]] == [pointer]

@@ -12,7 +12,7 @@ from torch import nn
 from app.methods.networks.architecture import Architecture, NetworkParams, scaled
 from app.methods.networks.spec import InputSpec
 
-Width = Annotated[int, Field(ge=2, le=4_096)]
+Width = Annotated[int, Field(ge=2, le=4_096, strict=True)]
 
 
 class Params(NetworkParams):

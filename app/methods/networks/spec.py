@@ -14,7 +14,7 @@ class InputSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["vector", "image", "table"]
-    shape: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(min_length=1, max_length=3)
+    shape: tuple[Annotated[int, Field(ge=1, le=65_536, strict=True)], ...] = Field(min_length=1, max_length=3)
 
     @model_validator(mode="after")
     def _shape_fits_kind(self) -> InputSpec:
