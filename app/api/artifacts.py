@@ -32,7 +32,7 @@ from app.errors import (
     VersionTainted,
 )
 from app.ids import ModelId
-from app.schemas.base import VersionNumber
+from app.schemas.base import Text, VersionNumber
 from app.schemas.versions import VersionRead
 from app.services.callers.access import tenant_key
 from app.services.models import artifacts, imports, versions
@@ -58,7 +58,7 @@ def artifact(
     caller: Reader,
     service: ServiceDep,
     recipient: Annotated[
-        str | None, Query(max_length=200, description="Who gets it: a forget request will list them.")
+        Text | None, Query(max_length=200, description="Who gets it: a forget request will list them.")
     ] = None,
 ) -> StreamingResponse:
     """Take a version out as a zip (`docs/artifact.md`). That it left is written down first.

@@ -11,6 +11,7 @@ from app.api.paging import PageOf, PagingDep
 from app.api.problems import problems
 from app.errors import ValidationFailed
 from app.schemas.audit import AuditEventRead, AuditVerdict
+from app.schemas.base import Text
 from app.schemas.times import Instant
 from app.services.callers import audit
 
@@ -23,7 +24,7 @@ def browse(
     service: ServiceDep,
     paging: PagingDep,
     response: Response,
-    action: Annotated[str | None, Query(description="Only this action, such as `alias.moved`.")] = None,
+    action: Annotated[Text | None, Query(description="Only this action, such as `alias.moved`.")] = None,
     created_after: Annotated[Instant | None, Query(description="Only younger events.")] = None,
 ) -> PageOf[AuditEventRead]:
     """Every change of this tenant, in the order of the chain."""

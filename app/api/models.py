@@ -27,6 +27,7 @@ from app.errors import (
 )
 from app.ids import ModelId
 from app.methods.base import Task
+from app.schemas.base import Text
 from app.schemas.jobs import JobRead
 from app.schemas.models import ModelChange, ModelCreate, ModelRead
 from app.services.models import models
@@ -59,7 +60,7 @@ def browse(
     paging: PagingDep,
     response: Response,
     task: Annotated[Task | None, Query(description="Only models of this task.")] = None,
-    name: Annotated[str | None, Query(description="Only the model of this name.")] = None,
+    name: Annotated[Text | None, Query(description="Only the model of this name.")] = None,
 ) -> PageOf[ModelRead]:
     """The models of this tenant, oldest first."""
     found = models.browse(service, caller.tenant_id, paging.place(), task=task, name=name)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from app.ids import VersionId
-from app.schemas.base import Answer, Body, VersionNumber
+from app.schemas.base import Answer, Body, Text, VersionNumber
 from app.tables import Alias, AliasMove
 
 if TYPE_CHECKING:
     from app.tables import Version
 
 
-Reason = Annotated[str, Field(min_length=1, max_length=500, description="Why it moves.")]
+Reason = Annotated[Text, Field(min_length=1, max_length=500, description="Why it moves.")]
 
 
 class AliasPut(Body):

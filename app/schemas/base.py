@@ -35,4 +35,12 @@ def display_name(value: str) -> str:
     return name
 
 
+def text(value: str) -> str:
+    """Text that every database holds: no NUL and no halves of characters."""
+    if any(c == "\0" or unicodedata.category(c) == "Cs" for c in value):
+        raise ValueError("text has no NUL and no halves of surrogate pairs")
+    return value
+
+
 Name = Annotated[str, AfterValidator(display_name)]
+Text = Annotated[str, AfterValidator(text)]

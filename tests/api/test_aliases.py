@@ -4,6 +4,7 @@ import pytest
 
 from app import ids
 from app.tables import Dataset
+from tests.api.conftest import both_stacks
 from tests.api.teaching import a_dataset, a_model, teach, update
 from tests.services.learning import erase, rows, run_next
 
@@ -171,3 +172,17 @@ def test_gives_no_tag_again_to_an_alias_made_anew(client, model):
     assert new != old
     assert put(client, model, 1, {"If-Match": old}).status_code == 412
     assert put(client, model, 1, {"If-Match": new}).status_code == 200
+
+
+@both_stacks
+def test_names_the_field_of_what_no_database_holds(client, model):
+    sent = [
+        client.put(address(model), json={"version": 1, "reason": "a\0b"}),
+        client.put(address(model), json={"version": 2**40, "reason": "a"}),
+        client.get(f"/v1/models/{model['id']}/versions/1/artifact", params={"recipient": "a\0b"}),
+        client.get("/v1/models", params={"name": "a\0b"}),
+        client.get("/v1/audit-events", params={"action": "a\0b"}),
+    ]
+    assert [answer.status_code for answer in sent] == [422] * len(sent)
+    pointers = [answer.json()["errors"][0]["pointer"] for answer in sent]
+    assert pointers == ["/reason", "/version", "recipient", "name", "action"]

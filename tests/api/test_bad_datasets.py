@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,7 @@ BAD = [
     Bad("a npy with more behind it", lambda: npy(X) + b"\x00\x00", "npy", *INVALID),
     Bad("a npy that claims more rows", lying_header, "npy", *INVALID),
     *(
-        Bad(f"a npy with header {header}", lambda h=header: odd_npy(h), "npy", *INVALID)
+        Bad(f"a npy with header {header}", partial(odd_npy, header), "npy", *INVALID)
         for header in ODD_HEADERS
     ),
     Bad("safetensors cut off", lambda: safetensors({"x": X})[:-4], "safetensors", *INVALID),

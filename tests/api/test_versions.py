@@ -151,6 +151,8 @@ def test_gives_centroids_as_arrays(client, service, model, key_with):
     assert arrays["count"].tolist() == [5, 4]
     np.testing.assert_array_equal(arrays["vector"][0], np.array(shown[0]["vector"], np.float32))
     assert np.isnan(arrays["vector"][1]).all()
+    assert arrays["reason"][0] == ""
+    assert "min_centroid_rows" in arrays["reason"][1]
 
 
 def test_shows_classes_with_the_versions_that_know_them(client, service, model):

@@ -240,6 +240,7 @@ def test_statistics_stay_while_a_version_that_is_ready_builds_on_them(service, t
         drain(service)
         kept = again(service, known)
         assert (kept.state, kept.purged_at is None, kept.key_id == known.key_id) == ("retired", False, False)
+        assert wanted is not None
         assert snapshots.statistics_of(service, known.id).digest() == wanted.digest()
         assert known.key_id.hex not in names_of_files(service)
     last = a_dataset(service, tenant.id, rows(fox=4))
@@ -296,6 +297,7 @@ def test_the_base_of_an_accepted_update_stays_until_that_has_ended(service, tena
     for asked in jobs_asked:
         assert states(service, model)[0] == "ready"
         claimed = jobs.claim(service, ["cpu"], "test")
+        assert claimed is not None
         assert claimed.id == asked.id
         runner.run(service, claimed, lambda: Signal.CONTINUE)
     assert states(service, model) == ["retired", "retired", "ready"]

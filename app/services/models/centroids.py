@@ -51,7 +51,7 @@ def _read(service: Service, session: Session, model: Model, version: Version, sh
 
 
 def as_npz(found: CentroidList) -> bytes:
-    """The same as arrays: `class_id`, `name` , `count` (-1: none) and `vector` (NaN where not shown)."""
+    """The same as arrays: `class_id`, `name` , `count` (-1: none), `vector` (NaN where not shown) and `reason`."""
     vectors = np.full((len(found.items), found.width), np.nan, np.float32)
     for row, item in enumerate(found.items):
         if item.vector is not None:
@@ -63,6 +63,7 @@ def as_npz(found: CentroidList) -> bytes:
         "name": np.array([item["name"] for item in shown], dtype=np.str_),
         "count": np.array([-1 if item.count is None else item.count for item in found.items], np.int64),
         "vector": vectors,
+        "reason": np.array([item.reason or "" for item in found.items], dtype=np.str_),
     }
     np.savez(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()
