@@ -72,9 +72,7 @@ def show_centroids(
     number: Number,
     caller: Reader,
     service: ServiceDep,
-    accept: Annotated[
-        str | None, Header(description=f"`{NPZ}` for arrays; whatever else is named, JSON.")
-    ] = None,
+    accept: Annotated[str | None, Header(description=f"`{NPZ}` for arrays; for all else, JSON.")] = None,
 ) -> Response:
     """Mean feature vector and rows of each class; small classes without the vector, except to `admin`."""
     found = centroids.of_version(service, caller.tenant_id, model, number, show_all="admin" in caller.scopes)

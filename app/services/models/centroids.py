@@ -51,7 +51,7 @@ def _read(service: Service, session: Session, model: Model, version: Version, sh
 
 
 def as_npz(found: CentroidList) -> bytes:
-    """The same as arrays: `class_id`, `name` , `count` (-1: none), `vector` (NaN where not shown) and `reason`."""
+    """The same as arrays: `class_id`, `name`, `count` (-1: none), `vector` (NaN: not shown) and `reason`."""
     vectors = np.full((len(found.items), found.width), np.nan, np.float32)
     for row, item in enumerate(found.items):
         if item.vector is not None:
