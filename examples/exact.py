@@ -102,6 +102,6 @@ def digests(versions: list[dict[str, Any]]) -> Table:
     """The digests of both, side by side, as far as a terminal is wide."""
     table = Table("", "three mixed batches", "all rows at once", title="The same bytes, whatever the order")
     for one in SAME:
-        table.add_row(f"SHA-256 of {one}", *(version["digests"][one][:24] + "…" for version in versions))
+        table.add_row(f"SHA-256 of {one}", *(version["digests"][one][:16] + "…" for version in versions))
     table.add_row("accuracy", *(f"{version['metrics']['accuracy']:.4f}" for version in versions))
     return table

@@ -35,6 +35,9 @@ def build(client: Any, headers: dict[str, str] | None = None) -> dict[str, str]:
         headers={**mine, "If-None-Match": "*"},
     )
     assert alias.status_code in (200, 201), alias.text
+    learner = {"name": "learner", "task": "classification", "input": INPUT}
+    headers_of = {"Idempotency-Key": "world learner"}
+    taught = made("/v1/models", json=learner, headers=headers_of)["id"]
     update = {"datasets": [dataset], "method": {"name": "ncm"}}
     tensors = save({"weight": np.ones((2, 2), np.float32)})
     sent = {"Content-Type": "application/x-safetensors"}
@@ -44,7 +47,7 @@ def build(client: Any, headers: dict[str, str] | None = None) -> dict[str, str]:
         "number": "1",
         "class_id": version["classes"][0]["id"],
         "alias": "production",
-        "job": made(f"/v1/models/{model}/updates", json=update)["id"],
+        "job": made(f"/v1/models/{taught}/updates", json=update)["id"],
         "upload": made("/v1/uploads", content=tensors, headers=sent)["id"],
         "key": made("/v1/api-keys", json={"name": "world", "scopes": ["read"]})["id"],
     }
