@@ -1,8 +1,16 @@
 """Every table, one file per subject."""
 
 from app.tables.base import Base
-from app.tables.data import Dataset, Sample, SampleSubject, Shard, Upload
+from app.tables.data import Dataset, RowIndex, Sample, SampleSubject, Shard, Upload
 from app.tables.erasure import AuditEvent, Change, ErasedRow, LedgerEntry, LedgerTarget, RestrictedRow
+from app.tables.forget import (
+    Certificate,
+    Delivery,
+    ForgetItem,
+    ForgetRequest,
+    ForgetTarget,
+    SigningKey,
+)
 from app.tables.jobs import Checkpoint, Holder, Job, JobDataset, JobEvent
 from app.tables.models import (
     Alias,
@@ -26,13 +34,18 @@ __all__ = [
     "AuditEvent",
     "Base",
     "Centroid",
+    "Certificate",
     "Change",
     "Checkpoint",
     "Dataset",
     "Decision",
+    "Delivery",
     "ErasedRow",
     "Export",
     "FeatureMap",
+    "ForgetItem",
+    "ForgetRequest",
+    "ForgetTarget",
     "Holder",
     "IdempotencyRecord",
     "Job",
@@ -44,9 +57,11 @@ __all__ = [
     "ModelClass",
     "Offer",
     "RestrictedRow",
+    "RowIndex",
     "Sample",
     "SampleSubject",
     "Shard",
+    "SigningKey",
     "Tenant",
     "Upload",
     "Version",

@@ -34,6 +34,7 @@ class Dataset(WithId, Base):
     revision: Mapped[int] = mapped_column(default=1)
     deleted_at: Mapped[datetime | None]  # set while it arrives too, so that nobody uses it
     arriving: Mapped[bool] = mapped_column(default=False)  # its samples are being written; no caller sees it
+    for_forget: Mapped[bool] = mapped_column(default=False)  # rows sent again, only to be forgotten
 
 
 class Shard(WithId, Base):
@@ -52,6 +53,24 @@ class Shard(WithId, Base):
     first: Mapped[int]
     rows: Mapped[int]
     clipped: Mapped[int] = mapped_column(default=0)  # values that the grid cut off
+    file_id: Mapped[UUID]
+    key_id: Mapped[UUID]
+
+
+class RowIndex(WithId, Base):
+    """Keyed fingerprints of the rows of a deleted dataset on one feature map, in an encrypted file.
+
+    Made when the rows go and a version that used them stays: rows that are sent again to be forgotten must be
+    among them. A forgotten row's fingerprint is taken out, under a new file and key.
+    """
+
+    __tablename__ = "row_indexes"
+    __table_args__ = (UniqueConstraint("dataset_id", "feature_map_id"),)
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey("datasets.id"))
+    feature_map_id: Mapped[UUID] = mapped_column(ForeignKey("feature_maps.id"))
+    rows: Mapped[int]
     file_id: Mapped[UUID]
     key_id: Mapped[UUID]
 

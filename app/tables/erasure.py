@@ -1,6 +1,6 @@
 """Forgetting and proof: restricted rows, the ledger, erased rows, the audit chain.
 
-No route of this release writes the first three; every claim, publication and intake consults them.
+A forget request writes the first three; every claim, publication and intake consults them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import JSON, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base, Sequence
@@ -36,12 +36,13 @@ class LedgerEntry(Base):
     request_id: Mapped[UUID]
     kind: Mapped[str]  # approve, lift
     scope: Mapped[str]  # subject, samples, class
+    models: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))  # ids as hex; null: every model
     actor: Mapped[str]
     created_at: Mapped[datetime]
 
 
 class LedgerTarget(Base):
-    """Whom an entry names: a keyed digest of a subject or sample id, or a class."""
+    """Whom an entry names: a keyed digest of a subject or sample id, one row, or a class."""
 
     __tablename__ = "ledger_targets"
     __table_args__ = (Index(None, "tenant_id", "target"),)
@@ -49,7 +50,7 @@ class LedgerTarget(Base):
     sequence: Mapped[int] = mapped_column(ForeignKey("ledger_entries.sequence"), primary_key=True)
     target: Mapped[str] = mapped_column(
         primary_key=True
-    )  # "subject:<digest>", "sample:<digest>", "class:<uuid>"
+    )  # "subject:<digest>", "sample:<digest>", "row:<dataset>:<position>", "class:<uuid>"
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
 
 

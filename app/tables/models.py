@@ -32,6 +32,7 @@ class Model(WithId, Base):
     gates: Mapped[dict[str, Any]]
     min_centroid_rows: Mapped[int]
     keep_versions: Mapped[int] = mapped_column(default=5)  # newest; older ones are retired
+    on_taint: Mapped[str] = mapped_column(default="serve-until-replaced")  # or fall-back, suspend
     revision: Mapped[int] = mapped_column(default=1)
     deleted_at: Mapped[datetime | None]
     update_policy: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))  # UpdatePolicy
