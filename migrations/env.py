@@ -24,9 +24,8 @@ def render_item(kind: str, item: Any, _: Any) -> str | Literal[False]:
 
 def migrate(connection: Connection) -> None:
     sqlite = connection.dialect.name == "sqlite"
-    if sqlite:  # a batch rebuilds a table under the references to it
-        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-        connection.rollback()
+    if sqlite:
+        _check_references(connection, "OFF")  # a batch rebuilds a table under the references to it
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -40,8 +39,14 @@ def migrate(connection: Connection) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.run_migrations()
     if sqlite:
-        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
-        connection.rollback()
+        _check_references(connection, "ON")
+
+
+def _check_references(connection: Connection, switch: str) -> None:
+    """Outside of any transaction: in one, SQLite takes no notice of it."""
+    cursor = connection.connection.cursor()
+    cursor.execute(f"PRAGMA foreign_keys={switch}")
+    cursor.close()
 
 
 def run() -> None:
