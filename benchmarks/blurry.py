@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from app.methods.base import Method, Params, Snapshot
 from app.methods.incremental import analytic, ncm
+from benchmarks.candidates import digests, learn, model, rows_of
 from benchmarks.common import Row, mean_and_deviation
-from benchmarks.exact import digests, learn, model, rows_of
 from benchmarks.recursion import Recursion, grid_rows, last_ridge
 from benchmarks.sequence import on_grid, predict
 from benchmarks.sets import Labels, Set

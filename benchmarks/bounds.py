@@ -8,8 +8,8 @@ from scipy.linalg import cho_factor, cho_solve
 from sklearn.linear_model import LogisticRegression
 
 from app.methods.incremental import analytic
+from benchmarks.candidates import arriving, learn, model, rows_of
 from benchmarks.common import Bar, Row, mean_and_deviation, read
-from benchmarks.exact import arriving, learn, model, rows_of
 from benchmarks.peer import unit_rows
 from benchmarks.sequence import on_grid, predict
 from benchmarks.sets import Set

@@ -14,8 +14,8 @@ from app.methods.base import Rows, Snapshot
 from app.methods.incremental import ncm, teen
 from app.methods.parts.calibration_choice import TURNS, unit_rows
 from app.methods.parts.scoring import scorer_of
+from benchmarks.candidates import learn, model, rows_of
 from benchmarks.common import Row, above, paired
-from benchmarks.exact import learn, model, rows_of
 from benchmarks.sequence import key, on_grid
 from benchmarks.sets import Labels, Set
 from benchmarks.suite import Found, Given, main

@@ -15,7 +15,7 @@ import numpy as np
 from app.methods.base import Snapshot
 from app.methods.incremental import analytic
 from app.methods.parts.statistics import Statistics
-from benchmarks.exact import learn, model, rows_of
+from benchmarks.candidates import learn, model, rows_of
 from benchmarks.suite import Found, Given, main
 
 PAST = (10_000, 100_000, 1_000_000)

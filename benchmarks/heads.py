@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import bounds, recursion, sequence, streaming
+from benchmarks.candidates import HEADS, Candidate, arriving, digests, learn, rows_of
 from benchmarks.common import Bar, Row, at_least
-from benchmarks.exact import HEADS, Candidate, arriving, digests, learn, rows_of
 from benchmarks.pretrained import figures, state_lines
 from benchmarks.sequence import Trace
 from benchmarks.sets import Labels, Set

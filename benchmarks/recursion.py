@@ -20,8 +20,8 @@ from app.methods.parts.expansion import Expansion, expand, longest_row
 from app.methods.parts.refined_solve import System, rounded
 from app.methods.parts.ridge import ridge_exponent
 from app.methods.parts.statistics import Statistics
+from benchmarks.candidates import arriving, model
 from benchmarks.common import Bar, at_least
-from benchmarks.exact import arriving, model
 from benchmarks.sequence import key, on_grid
 from benchmarks.sets import Labels, Set
 from benchmarks.suite import Found, Given

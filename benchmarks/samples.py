@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.bounds import tuned
+from benchmarks.candidates import HEADS, learn, rows_of
 from benchmarks.common import Row, mean_and_deviation
-from benchmarks.exact import HEADS, learn, rows_of
 from benchmarks.sequence import on_grid, predict
 from benchmarks.sets import Labels, Set
 from benchmarks.suite import Found, Given, main

@@ -19,8 +19,8 @@ from app.methods.parts.closed_form import varying
 from app.methods.parts.refined_solve import System, rounded
 from app.methods.parts.ridge import ridge_exponent
 from app.methods.parts.statistics import Statistics
+from benchmarks.candidates import model
 from benchmarks.common import Bar
-from benchmarks.exact import model
 from benchmarks.recursion import K, grid_rows, statistics_of
 from benchmarks.sets import Labels
 from benchmarks.suite import Found, Given, main

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.methods.parts.grid import unit
 from benchmarks import sequence
-from benchmarks.exact import HEADS, arriving
+from benchmarks.candidates import HEADS, arriving
 from benchmarks.sequence import Trace
 from benchmarks.sets import Labels
 from benchmarks.suite import Found, Given

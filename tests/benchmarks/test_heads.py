@@ -12,7 +12,7 @@ from app.methods.parts.ridge import ridge
 from app.methods.parts.statistics import Statistics
 from benchmarks import blurry, common, few_shot, growth, heads, samples, solve, suite
 from benchmarks.common import Bar, at_least
-from benchmarks.exact import HEADS, arriving, digests, learn, model, rows_of
+from benchmarks.candidates import HEADS, arriving, digests, learn, model, rows_of
 from benchmarks.few_shot import choose_bias, few_rows, held_out_rows, judged, positions, scores_of
 from benchmarks.recursion import Recursion, grid_rows, statistics_of
 from benchmarks.sequence import on_grid, predict
