@@ -1,0 +1,141 @@
+"""How a version is made clean of rows: the cheapest way that equals training on what remains, and its cost.
+
+Every way is exact. A head that is a function of sums loses the rows' contribution and is solved again;
+one that saw the rows themselves is learned again from its step's own rows; a network that saw them is trained
+again, and everything on it. Where nothing usable would be left, the version goes without a replacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app import methods
+from app.methods.base import Method
+from app.services.erasure.ledger import Positions
+from app.tables import Dataset, FeatureMap, Model, Version, VersionClass, VersionDataset
+
+Kind = Literal["subtract", "replay", "retrain", "drop"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a forget job does to a version, and what that reads."""
+
+    kind: Kind
+    guarantee: Literal["exact"]
+    reason: str  # a sentence for people
+    reads_rows: int  # stored rows that it opens, those of the evaluation not counted
+    steps: int  # heads or networks that are computed anew
+
+
+def of(
+    session: Session, model: Model, version: Version, gone: Positions, *, measured: Positions | None = None
+) -> Way:
+    """The way for a version that uses some of these rows.
+
+    `measured` are those of them known to be evaluation rows; without it a row of a dataset that the version
+    learned from counts as learned.
+    """
+    edges = _edges(session, version.id)
+    used = _used(edges, gone, "train", measured or {})
+    method = methods.BY_NAME.get(version.method)
+    if not used:
+        chooses = bool(_used(edges, gone, "select", {}))
+        reason = "its parameters were chosen on the rows" if chooses else "it was only measured with the rows"
+        return Way("subtract", "exact", reason, 0, int(chooses))
+    count = sum(map(len, used.values()))
+    if reason := _nothing_left(session, version, method, edges, used):
+        return Way("drop", "exact", reason, 0, 0)
+    if trained_on(session, version, gone, measured):
+        return Way(
+            "retrain",
+            "exact",
+            "its network was trained on the rows",
+            _rows(edges) - count,
+            _depth(session, version),
+        )
+    assert method is not None
+    if is_function_of_sums(method):
+        return Way("subtract", "exact", "its head is a function of sums over the rows", count, 1)
+    own = _rows(edges) - _rows(_edges(session, version.parent_id))
+    return Way("replay", "exact", "its head was fitted to the rows of its own update", count + max(own, 0), 1)
+
+
+def is_function_of_sums(method: Method[Any]) -> bool:
+    """Whether a method makes the same head from sums alone as from the rows."""
+    return method.statistics or method.remakes_head
+
+
+def trained_on(
+    session: Session, version: Version, gone: Positions, measured: Positions | None = None
+) -> Version | None:
+    """The version that trained the network of this one, if some of these rows were among those it learned."""
+    trainer = trainer_of(session, version)
+    if trainer is None:
+        return None
+    used = _used(_edges(session, trainer.id), gone, "train", measured or {})
+    return trainer if used else None
+
+
+def trainer_of(session: Session, version: Version) -> Version | None:
+    """The version that trained the network of this one; none where the network was given."""
+    kind, _, rest = session.get_one(FeatureMap, version.feature_map_id).source.partition(":")
+    return session.get_one(Version, UUID(hex=rest)) if kind == "version" else None
+
+
+def _nothing_left(
+    session: Session,
+    version: Version,
+    method: Method[Any] | None,
+    edges: list[VersionDataset],
+    used: Mapping[UUID, frozenset[int]],
+) -> str:
+    """Why the version goes without a replacement; empty where it does not."""
+    if method is None or session.scalar(
+        select(VersionClass.class_id).filter_by(version_id=version.id, centroid_id=None).limit(1)
+    ):
+        return "it was imported: what its head was made from is not known"
+    if sum(map(len, used.values())) >= _rows(edges):
+        return "no row that it learned from would be left"
+    deleted = session.scalar(
+        select(func.count()).where(Dataset.id.in_(list(used)), Dataset.deleted_at.is_not(None))
+    )
+    return "rows that would have to be read are not stored any more" if deleted else ""
+
+
+def _edges(session: Session, version_id: UUID | None) -> list[VersionDataset]:
+    if version_id is None:
+        return []
+    return list(session.scalars(select(VersionDataset).where(VersionDataset.version_id == version_id)))
+
+
+def _used(
+    edges: list[VersionDataset], gone: Positions, role: str, measured: Positions
+) -> dict[UUID, frozenset[int]]:
+    """The rows among `gone` that these edges used in a role."""
+    found = {}
+    for edge in edges:
+        if edge.role == role:
+            positions = frozenset(gone.get(edge.dataset_id, ())) - frozenset(edge.left_out)
+            if left := positions - frozenset(measured.get(edge.dataset_id, ())):
+                found[edge.dataset_id] = left
+    return found
+
+
+def _rows(edges: list[VersionDataset]) -> int:
+    return sum(edge.rows for edge in edges if edge.role == "train")
+
+
+def _depth(session: Session, version: Version) -> int:
+    """Versions from the one that trained the network to this one, both counted."""
+    steps, at, trainer = 1, version, trainer_of(session, version)
+    while trainer is not None and at.id != trainer.id and at.parent_id is not None:
+        at = session.get_one(Version, at.parent_id)
+        steps += 1
+    return steps
