@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PREFIX = "PALIMPSEST__"
 CONFIG_FILE = "palimpsest.toml"
@@ -120,10 +121,41 @@ class Limits(Section):
     idle_seconds: float = Field(60, gt=0, description="How long an upload may send nothing.")
 
 
+class Backups(Section):
+    """What an operator promises of copies that the service cannot reach; certificates name the days."""
+
+    keep_days: int = Field(30, ge=0, description="How long a backup is kept at most; 0: none is made.")
+    wal_days: int = Field(
+        7, ge=0, description="How long PostgreSQL's log and dead rows, archives included, stay at most."
+    )
+
+
 class Idempotency(Section):
     """How long answers are kept for replay."""
 
     keep_seconds: float = Field(72 * 3_600, gt=0, description="Age at which a record is removed.")
+
+
+class Forget(Section):
+    """How forget requests are decided and when they are due."""
+
+    two_person: bool = Field(False, description="Whether another key than the creator's must approve.")
+    batch_window_seconds: float = Field(
+        0,
+        ge=0,
+        le=30 * 86_400,
+        description="How long an approved request waits for others of its model, up to its due date.",
+    )
+    time_zone: str = Field("UTC", description="Where calendar months of due dates are counted.")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"there is no time zone {value!r}; one is Europe/Berlin") from None
+        return value
 
 
 class Settings(Section):
@@ -137,6 +169,8 @@ class Settings(Section):
     jobs: Jobs = Field(default_factory=Jobs)
     limits: Limits = Field(default_factory=Limits)
     idempotency: Idempotency = Field(default_factory=Idempotency)
+    backups: Backups = Field(default_factory=Backups)
+    forget: Forget = Field(default_factory=Forget)
 
     @property
     def database_url(self) -> str:
@@ -149,6 +183,10 @@ class Settings(Section):
     @property
     def keys_dir(self) -> Path:
         return self.files.keys or self.data_dir / "keys"
+
+    @property
+    def ledger_dir(self) -> Path:
+        return self.keys_dir / "ledger"
 
 
 @dataclass(frozen=True)

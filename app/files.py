@@ -39,19 +39,19 @@ class LocalFiles:
         final = self._path(id)
         temporary = self.temporary / f"{id.hex}.{os.getpid()}"
         try:
-            with open(temporary, "xb", opener=_private) as file:
+            with open(temporary, "xb", opener=private) as file:
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
             if not final.parent.exists():
                 final.parent.mkdir(exist_ok=True, mode=0o700)
-                _sync_directory(self.root)
+                sync_directory(self.root)
             os.replace(temporary, final)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(final.parent)
+        sync_directory(final.parent)
 
     def open(self, id: UUID) -> BinaryIO:
         return self._path(id).open("rb")
@@ -62,7 +62,7 @@ class LocalFiles:
             path.unlink()
         except FileNotFoundError:
             return
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def older_than(self, seconds: float) -> Iterator[UUID]:
         before = time.time() - seconds
@@ -82,7 +82,8 @@ class LocalFiles:
         return self.root / id.hex[-2:] / id.hex  # the last byte is random; the first ones are time
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """Opens for `open(opener=...)` so that only the owner may read."""
     return os.open(path, flags, 0o600)
 
 
@@ -94,7 +95,8 @@ def _is_older(path: Path, before: float) -> bool:
         return False
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make what was renamed into a directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

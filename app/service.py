@@ -1,4 +1,4 @@
-"""What every use case needs, made once per process: settings, database, vault, bell."""
+"""What every use case needs, made once per process: settings, database, vault, bell, ledger."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from uuid import UUID
 from app.config import Settings
 from app.db import Database, connect
 from app.files import LocalFiles
+from app.ledger_objects import LedgerObjects
 from app.queue import Bell
 from app.vault import Vault
 
@@ -20,6 +21,7 @@ class Service:
     db: Database
     vault: Vault
     bell: Bell
+    ledger: LedgerObjects
 
     def close(self) -> None:
         self.bell.close()
@@ -53,4 +55,5 @@ def open_service(settings: Settings) -> Service:
         db=connect(settings.database_url),
         vault=Vault(LocalFiles(settings.objects_dir), LocalFiles(settings.keys_dir)),
         bell=Bell(settings),
+        ledger=LedgerObjects(settings.ledger_dir),
     )

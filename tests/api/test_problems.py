@@ -183,7 +183,7 @@ def chunks(size: int):
 def test_a_json_body_over_the_limit_is_refused_while_it_streams(service, admin_token):
     limits = service.settings.limits.model_copy(update={"json_bytes": 4096})
     settings = service.settings.model_copy(update={"limits": limits})
-    small = Service(settings, service.db, service.vault, service.bell)
+    small = Service(settings, service.db, service.vault, service.bell, service.ledger)
     with TestClient(create_app(small), headers=bearer(admin_token)) as client:
         json = {"Content-Type": "application/json"}
         streamed = client.post("/v1/api-keys", content=chunks(100), headers=json)

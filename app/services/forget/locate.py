@@ -1,0 +1,116 @@
+"""Where a person is: the rows that targets name, and the versions that used them, in any role."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import Session
+
+from app.services.erasure.ledger import Positions
+from app.tables import Dataset, Model, Sample, SampleSubject, Version, VersionClass, VersionDataset
+
+AT_ONCE = 1_000  # digests of one query
+
+
+def rows(session: Session, tenant_id: UUID, targets: Iterable[str]) -> dict[UUID, set[int]]:
+    """The positions that targets name, by dataset: those of `subject:`, `sample:` and `row:`."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for target in targets:
+        kind, _, rest = target.partition(":")
+        named[kind].append(rest)
+    found: dict[UUID, set[int]] = defaultdict(set)
+    for table, column, kind in (
+        (SampleSubject, SampleSubject.subject_digest, "subject"),
+        (Sample, Sample.sample_digest, "sample"),
+    ):
+        query = (
+            select(table.dataset_id, table.position)
+            .join(Dataset, Dataset.id == table.dataset_id)
+            .where(table.tenant_id == tenant_id, ~Dataset.arriving)  # intake looks at the ledger at its end
+        )
+        for dataset_id, position in _each(session, query, column, named[kind]):
+            found[dataset_id].add(position)
+    for row in named["row"]:
+        dataset, _, position = row.partition(":")
+        found[UUID(hex=dataset)].add(int(position))
+    return dict(found)
+
+
+def shared(session: Session, rows: Positions, subjects: Collection[str]) -> dict[UUID, set[int]]:
+    """Those of the rows that name a person beside these subjects (digests), by dataset."""
+    found: dict[UUID, set[int]] = defaultdict(set)
+    for dataset_id, positions in rows.items():
+        query = select(SampleSubject.position, SampleSubject.subject_digest).where(
+            SampleSubject.dataset_id == dataset_id
+        )
+        for position, digest in _each(session, query, SampleSubject.position, sorted(positions)):
+            if digest not in subjects:
+                found[dataset_id].add(position)
+    return dict(found)
+
+
+def affected(
+    session: Session,
+    tenant_id: UUID,
+    rows: Positions,
+    classes: Collection[UUID],
+    models: Collection[UUID] | None,
+) -> dict[UUID, list[Version]]:
+    """The versions that used such a row or know such a class, by model, oldest first.
+
+    Ready ones, and retired ones while what they stored stands. `models`: only these.
+    """
+    tainted = _users(session, tenant_id, rows) | _knowers(session, tenant_id, classes)
+    query = (
+        select(Version)
+        .join(Model, Model.id == Version.model_id)
+        .where(Version.tenant_id == tenant_id, Model.deleted_at.is_(None), _stands())
+        .order_by(Version.model_id, Version.number)
+    )
+    found: dict[UUID, list[Version]] = defaultdict(list)
+    for part in _parts(sorted(tainted)):
+        for version in session.scalars(query.where(Version.id.in_(part))):
+            if models is None or version.model_id in models:
+                found[version.model_id].append(version)
+    return {id: sorted(versions, key=lambda one: one.number) for id, versions in found.items()}
+
+
+def _users(session: Session, tenant_id: UUID, rows: Positions) -> set[UUID]:
+    query = (
+        select(VersionDataset.version_id, VersionDataset.dataset_id, VersionDataset.left_out)
+        .join(Version, Version.id == VersionDataset.version_id)
+        .where(Version.tenant_id == tenant_id, _stands())
+    )
+    return {
+        version_id
+        for version_id, dataset_id, left_out in _each(session, query, VersionDataset.dataset_id, list(rows))
+        if not frozenset(rows[dataset_id]) <= frozenset(left_out)
+    }
+
+
+def _knowers(session: Session, tenant_id: UUID, classes: Collection[UUID]) -> set[UUID]:
+    query = (
+        select(VersionClass.version_id)
+        .join(Version, Version.id == VersionClass.version_id)
+        .where(Version.tenant_id == tenant_id, _stands())
+    )
+    return {row[0] for row in _each(session, query, VersionClass.class_id, list(classes))}
+
+
+def _stands() -> ColumnElement[bool]:
+    return or_(Version.state == "ready", and_(Version.state == "retired", Version.purged_at.is_(None)))
+
+
+def _each(session: Session, query: Any, column: Any, values: Sequence[Any]) -> Iterator[Any]:
+    """The rows of a query whose column has one of many values."""
+    for part in _parts(values):
+        yield from session.execute(query.where(column.in_(part)))
+
+
+def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for at in range(0, len(values), AT_ONCE):
+        yield values[at : at + AT_ONCE]
