@@ -40,6 +40,7 @@ class LinearHead:
     weight: NDArray[np.float32]  # (outputs, width)
     bias: NDArray[np.float32]  # (outputs,)
     ridge_exponent: int | None = None  # of the ridge, a power of two
+    error_bound: float | None = None  # on the 2-norm of an output's weights before they were rounded
 
     def head(self, *, expanded: bool) -> Head:
         """As a version holds it."""
@@ -78,7 +79,7 @@ def solved(
         else:
             weight = np.zeros((weights.shape[1], len(live)), dtype=np.float32)
             weight[:, live] = weights.T
-            return LinearHead(weight, biases)
+            return LinearHead(weight, biases, error_bound=float((found.error * scale).max(initial=0.0)))
     raise Undecided(
         "the head cannot be rounded with certainty: the ridge is too small for these rows (use a model with "
         "a larger one), or a value is too large for float32 or lies on a rounding boundary"

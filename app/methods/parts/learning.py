@@ -76,9 +76,9 @@ def learned(before: Snapshot, rows: Rows, ctx: Context, *, regression: bool = Fa
             "a regression learns from rows with targets, a classifier from rows with labels", "/datasets"
         )
     known = _known(before, regression)
-    new = sums_of(before, rows, ctx, len(rows.labels) + 1)
     if not len(rows.labels):
         return Learned(known, dict(before.centroids))
+    new = sums_of(before, rows, ctx, len(rows.labels) + 1)
     try:
         return Learned(known.merge(new.statistics), merge(before.centroids, new.centroids))
     except TooLarge as error:
@@ -122,6 +122,8 @@ def outcome(
     report |= {"rows": found.statistics.rows, "width": found.statistics.width}
     if head.ridge_exponent is not None:
         report["ridge_exponent"] = head.ridge_exponent
+    if head.error_bound is not None:
+        report["error_bound"] = head.error_bound
     return Outcome(after, report)
 
 

@@ -122,7 +122,9 @@ class Statistics:
         left = replace(a, counts=counts, sums=sums, squares=squares, gram=a.gram - b.gram, targets=targets)
         if not left.rows and (left.gram.any() or (targets is not None and targets.any())):
             raise NotContained("these rows are not in the statistics")
-        if (squares.sum(axis=0) != left.diagonal()).any() or _spread_below_zero(counts, sums, squares):
+        touched = (b.counts != 0) | b.sums.any(axis=1) | b.squares.any(axis=1)
+        spread = counts[touched], sums[touched], squares[touched]  # of the other classes it is as it was
+        if (squares.sum(axis=0) != left.diagonal()).any() or _spread_below_zero(*spread):
             raise NotContained("these rows are not in the statistics")
         return left.keep([key for key, gone in zip(a.classes, empty, strict=True) if not gone])
 
