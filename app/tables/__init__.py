@@ -2,7 +2,15 @@
 
 from app.tables.base import Base
 from app.tables.data import Dataset, RowIndex, Sample, SampleSubject, Shard, Upload
-from app.tables.erasure import AuditEvent, Change, ErasedRow, LedgerEntry, LedgerTarget, RestrictedRow
+from app.tables.erasure import (
+    AuditEvent,
+    Change,
+    ErasedRow,
+    LedgerEntry,
+    LedgerTarget,
+    Restore,
+    RestrictedRow,
+)
 from app.tables.forget import (
     Certificate,
     Delivery,
@@ -56,6 +64,7 @@ __all__ = [
     "Model",
     "ModelClass",
     "Offer",
+    "Restore",
     "RestrictedRow",
     "RowIndex",
     "Sample",

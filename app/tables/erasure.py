@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import JSON, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.tables.base import Base, Sequence
+from app.tables.base import Base, Sequence, WithId
 
 
 class RestrictedRow(Base):
@@ -50,7 +50,7 @@ class LedgerTarget(Base):
     sequence: Mapped[int] = mapped_column(ForeignKey("ledger_entries.sequence"), primary_key=True)
     target: Mapped[str] = mapped_column(
         primary_key=True
-    )  # "subject:<digest>", "sample:<digest>", "row:<dataset>:<position>", "class:<uuid>"
+    )  # "subject:<digest>", "sample:<digest>", "row:<dataset hex>:<position>", "class:<hex>"
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
 
 
@@ -63,6 +63,18 @@ class ErasedRow(Base):
     position: Mapped[int] = mapped_column(primary_key=True)
     sequence: Mapped[int] = mapped_column(ForeignKey("ledger_entries.sequence"), primary_key=True)
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
+
+
+class Restore(WithId, Base):
+    """A backup that was loaded into this database. Until `finished_at` the service is reconciling: what was
+    erased after the backup is being taken out of what it brought back."""
+
+    __tablename__ = "restores"
+
+    taken_at: Mapped[datetime]  # when the backup was made
+    ledger_sequence: Mapped[int]  # of the backup
+    report: Mapped[dict[str, Any]]  # what was followed, lost, rebuilt
+    finished_at: Mapped[datetime | None]
 
 
 class AuditEvent(Base):

@@ -22,6 +22,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_signing_keys")),
     )
     op.create_table(
+        "restores",
+        sa.Column("taken_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ledger_sequence", sa.BigInteger(), nullable=False),
+        sa.Column("report", sa.JSON(), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_restores")),
+    )
+    op.create_table(
         "forget_requests",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("scope", sa.String(), nullable=False),
@@ -186,6 +196,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("restores")
     with op.batch_alter_table("models") as table:
         table.drop_column("on_taint")
 
