@@ -13,12 +13,14 @@ from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
 
 from app import methods
+from app.errors import NotReady
 from app.methods.base import Method, Params, Task
 from app.service import Service
 from app.services.datasets import features
 from app.services.erasure import ledger
+from app.services.forget.class_rows import rows_of_class
 from app.services.jobs import ClaimedJob
-from app.services.models import coverage, models, updates
+from app.services.models import coverage, models, updates, versions
 from app.services.models.coverage import Coverage, Missing
 from app.services.models.publish import Edge
 from app.tables import Dataset, Model, Version, VersionDataset
@@ -64,6 +66,7 @@ class Plan:
     ledger_sequence: int
     base_edges: tuple[VersionDataset, ...]
     sizes: Mapping[UUID, int]  # rows of every dataset
+    classes_out: frozenset[str] = frozenset()  # no rows of these: a forget request has named them
     earlier: tuple[Mapping[str, float | None], ...] = ()  # accuracy per class of every ancestor
 
     @property
@@ -89,15 +92,17 @@ def make(service: Service, claimed: ClaimedJob) -> Plan:
     with service.db.begin() as session:
         model = models.get(session, claimed.tenant_id, claimed.model_id)
         ground = updates.survey(session, model, dict(request))
-        updates.check(session, ground, method, dict(request), service.settings)
         base = ground.base
+        if base is None and versions.any_ready(session, model.id):
+            raise NotReady("every version contains erased rows: the forget job of the model comes first")
+        updates.check(session, ground, method, dict(request), service.settings)
         edges = _edges(session, base)
         own = [row.id for row in ground.datasets]
         named = ground.evaluation
         measured = [named.id] if named else _with_eval_rows(session, model, own, edges)
         known = coverage.of(session, base) if method.statistics and base else None
         newest = ledger.sequence(session)  # first: an entry that comes between is then found at publication
-        gone = ledger.unusable(session, {*own, *measured})
+        gone = ledger.unusable(session, {*own, *measured}, model.id)
         learned = {edge.dataset_id: frozenset(edge.left_out) for edge in edges if edge.role == "train"}
         plan = Plan(
             model=model,
@@ -113,8 +118,10 @@ def make(service: Service, claimed: ClaimedJob) -> Plan:
             left_out=gone,
             ledger_sequence=newest,
             base_edges=edges,
+            classes_out=frozenset(ledger.classes_out(session, model.id)),
             sizes=_sizes(session, [*gone, *(rows.dataset_id for rows in (known.missing if known else ()))]),
         )
+    plan = _without_classes(service, plan)
     return plan if base is None else replace(plan, earlier=_earlier(service, base))
 
 
@@ -136,6 +143,28 @@ def edges(
         if key not in found:
             found[key] = Edge(old.dataset_id, old.role, old.rows, tuple(old.left_out), inherited=True)
     return list(found.values())
+
+
+def _without_classes(service: Service, plan: Plan) -> Plan:
+    """The plan without the rows of classes that a forget request has named: their labels say which."""
+    more: dict[UUID, set[int]] = {}
+    for name in sorted(plan.classes_out):
+        for dataset_id, positions in rows_of_class(service, plan.left_out, name).items():
+            more.setdefault(dataset_id, set()).update(positions)
+    if not more:
+        return plan
+    left_out = {id: gone | more.get(id, set()) for id, gone in plan.left_out.items()}
+
+    def less(use: Use) -> Use:
+        return replace(use, without=left_out[use.dataset_id])
+
+    return replace(
+        plan,
+        train=tuple(map(less, plan.train)),
+        evaluate=tuple(map(less, plan.evaluate)),
+        select=None if plan.select is None else less(plan.select),
+        left_out=left_out,
+    )
 
 
 def _selected(

@@ -70,6 +70,7 @@ def _save(work: Work, made: Made, shared: Mapping[str, Shared], seconds: float) 
         ledger_sequence=plan.ledger_sequence,
         edges=plans.edges(plan, made.learned.counts, made.measured.rows, made.selected),
         left_out=plan.left_out,
+        classes_out=plan.classes_out,
         shards=made.shards,
         base_centroids=shared,
         metrics=made.measured.metrics,

@@ -40,27 +40,33 @@ class AliasRead(Answer):
     name: str
     version: int
     version_id: VersionId
+    serves: int | None = Field(
+        description="The version that answers: another one while its own has erased rows and the model's "
+        "`on_taint` says so; null while it is suspended."
+    )
     protected: bool
     computed: bool = Field(description="True for `latest`, which cannot be set.")
     revision: int
 
     @classmethod
-    def of(cls, row: Alias, number: int) -> AliasRead:
+    def of(cls, row: Alias, number: int, serves: int | None) -> AliasRead:
         return cls(
             name=row.name,
             version=number,
             version_id=row.version_id,
+            serves=serves,
             protected=row.protected,
             computed=False,
             revision=row.revision,
         )
 
     @classmethod
-    def latest(cls, version: Version) -> AliasRead:
+    def latest(cls, version: Version, serves: int | None) -> AliasRead:
         return cls(
             name="latest",
             version=version.number,
             version_id=version.id,
+            serves=serves,
             protected=True,
             computed=True,
             revision=version.number,

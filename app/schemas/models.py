@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -65,6 +65,12 @@ class ModelChange(Body):
         description="Newest versions that stay usable, beside those that an alias names; older ones are "
         "retired when a version is published, and what they stored is destroyed.",
     )
+    on_taint: Literal["serve-until-replaced", "fall-back", "suspend"] = Field(
+        "serve-until-replaced",
+        description="What an alias answers while its version has erased rows. serve-until-replaced: that "
+        "version, until the forget request is due, then as fall-back; fall-back: the newest older version "
+        "without them; suspend: 409 with Retry-After.",
+    )
     update_policy: UpdatePolicy | None = Field(
         None, description="When and how the model learns datasets that are sent for it by themselves."
     )
@@ -102,6 +108,7 @@ class ModelRead(Answer):
     gates: Gates
     min_centroid_rows: int
     keep_versions: int
+    on_taint: str
     update_policy: UpdatePolicyRead | None
     revision: int
     created_at: datetime
@@ -120,6 +127,7 @@ class ModelRead(Answer):
             gates=Gates(**row.gates),
             min_centroid_rows=row.min_centroid_rows,
             keep_versions=row.keep_versions,
+            on_taint=row.on_taint,
             update_policy=_policy(row),
             revision=row.revision,
             created_at=row.created_at,

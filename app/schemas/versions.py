@@ -36,6 +36,7 @@ class VersionSummary(Answer):
     model: ModelId
     number: int
     parent: int | None
+    replaced_by: int | None = Field(description="The version that a forget job put in its place.")
     state: str
     tainted: bool
     method: dict[str, Any] = Field(description="{name, params}")
@@ -51,7 +52,8 @@ class VersionRead(Answer):
     model: ModelId
     number: int
     parent: int | None
-    replaces: int | None
+    replaces: int | None = Field(description="The version that a forget job made this one for.")
+    replaced_by: int | None = Field(description="The version that a forget job put in its place.")
     job: JobId | None
     state: str
     tainted: bool

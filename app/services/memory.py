@@ -71,6 +71,11 @@ class Memory:
                 self._values[key] = value
         return value
 
+    def forget(self, key: Hashable) -> None:
+        """Drop one value: its time is over although nothing changed."""
+        with self._lock:
+            self._values.pop(key, None)
+
     def see(self, counter: int) -> None:
         """Learn the counter that a transaction read; a newer one drops the values."""
         with self._lock:

@@ -23,8 +23,9 @@ from app.methods.base import Head
 from app.methods.networks.spec import InputSpec
 from app.metrics import ARTIFACT_FAILURES
 from app.schemas.predict import PredictRead
+from app.services.erasure import ledger
 from app.services.memory import Memory
-from app.services.predictions import loaded, serving
+from app.services.predictions import loaded
 from app.services.predictions.predict import Ask, Predictor
 from app.services.predictions.turns import at_once
 from app.tables import (
@@ -217,7 +218,7 @@ def test_never_names_a_class_that_the_ledger_erases_until_that_is_lifted(service
     with service.db.read() as session:
         id = session.scalars(select(ModelClass.id).filter_by(model_id=model.id, name=usual)).one()
 
-    entry = enter(service, model, "approve", serving.class_target(id))
+    entry = enter(service, model, "approve", ledger.class_target(id))
     erased = labels(ask(predictor, caller, model))
     enter(service, model, "lift", request_id=entry.request_id)
 

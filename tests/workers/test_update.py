@@ -331,8 +331,8 @@ def test_an_entry_that_comes_while_rows_are_chosen_is_newer_than_the_plan(
     claimed = jobs.claim(service, ["cpu"], "test")
     real = ledger.unusable
 
-    def meanwhile(session, datasets):
-        found = real(session, datasets)
+    def meanwhile(session, datasets, model_id):
+        found = real(session, datasets, model_id)
         session.add(
             LedgerEntry(
                 tenant_id=tenant.id,

@@ -14,7 +14,6 @@ from app import ids
 from app.db import clock, touch
 from app.errors import (
     AliasProtected,
-    Fault,
     Forbidden,
     NotFound,
     SubjectRestricted,
@@ -28,7 +27,7 @@ from app.schemas.updates import AliasName
 from app.service import Caller, Service
 from app.services.callers import audit
 from app.services.erasure import ledger
-from app.services.models import models, versions
+from app.services.models import models, taint, versions
 from app.services.models.models import Check
 from app.tables import Alias, AliasMove, Model, Version
 
@@ -65,14 +64,16 @@ def moves(
 def of_model(session: Session, model_id: UUID) -> list[AliasRead]:
     """Every alias and what it names, by name; `latest` first, where there is a version."""
     rows = session.execute(
-        select(Alias, Version.number)
+        select(Alias, Version)
         .join(Version, Version.id == Alias.version_id)
         .where(Alias.model_id == model_id)
         .order_by(Alias.name)
     )
-    found = [AliasRead.of(alias, number) for alias, number in rows]
-    newest = versions.newest_untainted(session, model_id)
-    return [AliasRead.latest(newest), *found] if newest else found
+    found = [AliasRead.of(alias, row.number, taint.serves(session, model_id, row)) for alias, row in rows]
+    newest = versions.latest(session, model_id)
+    if newest is None:
+        return found
+    return [AliasRead.latest(newest, taint.serves(session, model_id, newest)), *found]
 
 
 def put(
@@ -85,12 +86,12 @@ def put(
         row = _row(session, model.id, name)
         check(row.revision if row else None)
         _may(caller, row, body.protected)
-        version = versions.by_number(session, model, body.version, pointer="/version")
+        version = versions.by_number(session, model, body.version, pointer="/version", replaced=True)
         allow(session, model, version, pointer="/version")
         moved = move(session, model, name, version, reason=body.reason, actor=caller.actor)
         if body.protected is not None:
             moved.protected = body.protected
-        return AliasRead.of(moved, version.number)
+        return AliasRead.of(moved, version.number, version.number)
 
 
 def remove(service: Service, caller: Caller, model_id: UUID, name: str, check: Check) -> None:
@@ -132,7 +133,7 @@ def rollback(
         version = _before(session, row)
         allow(session, model, version)
         moved = move(session, model, name, version, reason=reason, actor=caller.actor)
-        answer = AliasRead.of(moved, version.number)
+        answer = AliasRead.of(moved, version.number, version.number)
         if once:
             body = answer.model_dump(mode="json")
             etag = {"ETag": f'"{answer.revision}"'}
@@ -195,18 +196,16 @@ def named(session: Session, model: Model, name: str) -> Version | None:
 
 
 def allow(session: Session, model: Model, version: Version, pointer: str | None = None) -> None:
-    """Raise unless an alias may move to the version: there, untainted, and free of restricted rows."""
+    """Raise unless an alias may move to the version: there, untainted, not replaced by a forget job, and free
+    of restricted rows.
+
+    A forget job asks nothing: it moves aliases to its replacements though a later entry may taint those.
+    """
     name = f"version {version.number}"
+    if version.state == "ready" or versions.replacement(session, version):
+        taint.refuse_tainted(session, version, pointer)
     if version.state != "ready":
         raise VersionNotReady(f"{name} is {version.state}", pointer=pointer)
-    if entries := ledger.tainted(session, [version.id]).get(version.id):
-        instead = versions.newest_untainted(session, model.id)
-        choose = f"choose {instead.number}" if instead else "no untainted version is left"
-        raise VersionTainted(
-            f"{name} is affected by {entries} completed erasure{'s' if entries > 1 else ''}; {choose}",
-            errors=[Fault(pointer or "/version", "tainted", choose)],
-            related=[versions.path(model.id, instead.number)] if instead else [],
-        )
     if ledger.uses_restricted(session, version.id):
         raise SubjectRestricted(f"{name} used rows that a forget request restricts now", pointer=pointer)
 

@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 
 from app import ids
 from app.db import clock
-from app.errors import Forbidden, SubjectRestricted, VersionNotReady, VersionTainted
+from app.errors import Forbidden, SubjectRestricted
 from app.methods.networks.spec import NetworkSpec
 from app.schemas.artifacts import Artifact, ArtifactClass, ArtifactHead, ArtifactMethod
 from app.service import Caller, Service
 from app.services.callers import audit
 from app.services.erasure import ledger
-from app.services.models import models, snapshots, versions
+from app.services.models import models, snapshots, taint, versions
 from app.services.models.snapshots import NETWORK, Loaded
 from app.tables import Centroid, Export, Model, Version, VersionClass
 
@@ -76,10 +76,8 @@ def export(service: Service, caller: Caller, model_id: UUID, number: int, recipi
 
 def _allow(session: Session, caller: Caller, model: Model, version: Version) -> None:
     name = f"version {version.number}"
-    if version.state != "ready":
-        raise VersionNotReady(f"{name} is {version.state}")
-    if ledger.tainted(session, [version.id]):
-        raise VersionTainted(f"{name} contains erased data and may not leave")
+    taint.refuse_tainted(session, version)
+    versions.usable(session, model, version.number)
     if ledger.uses_restricted(session, version.id):
         raise SubjectRestricted(f"{name} used rows that a forget request restricts now")
     if not caller.may("admin") and _shows_few_rows(session, model, version):

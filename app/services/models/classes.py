@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from uuid import UUID
 
@@ -97,12 +97,12 @@ def read(service: Service, tenant_id: UUID, model_id: UUID, class_id: UUID) -> C
 
 
 def check_names(
-    session: Session, model: Model, names: Mapping[str, str], *, extend: bool
+    session: Session, model: Model, names: Mapping[str, str], *, extend: bool, erased: Collection[str] = ()
 ) -> dict[str, ModelClass]:
     """The existing classes among `names` (label key -> pointer of the request that brings it).
 
-    Raises `ClassNameConflict` with the existing id for a name that looks like another class's, and, unless
-    `extend`, for one that exists.
+    Raises `ClassNameConflict` with the existing id for a name that looks like another class's, for one that
+    was retired or is `erased`, and, unless `extend`, for one that exists.
     """
     existing = {row.name_key: row for row in of_model(session, model.id)}
     known: dict[str, ModelClass] = {}
@@ -115,7 +115,7 @@ def check_names(
         if row.name != name:
             message = f"class {name!r} looks like {row.name!r}, which is class {id}"
             faults.append((Fault(pointer, "class-name-conflict", message), row.id))
-        elif row.retired_at is not None:
+        elif row.retired_at is not None or name in erased:
             message = f"class {name!r} was retired; its name stays reserved for {id}"
             faults.append((Fault(pointer, "class-name-conflict", message), row.id))
         elif not extend:

@@ -97,6 +97,7 @@ def create(service: Service, caller: Caller, body: ModelCreate, once: Once | Non
             gates=body.gates.model_dump(),
             min_centroid_rows=body.min_centroid_rows,
             keep_versions=body.keep_versions,
+            on_taint=body.on_taint,
             deleted_at=None,
             revision=1,
         )
@@ -141,6 +142,8 @@ def change(service: Service, caller: Caller, model_id: UUID, body: ModelChange, 
             row.min_centroid_rows = body.min_centroid_rows
         if "keep_versions" in given:
             row.keep_versions = body.keep_versions
+        if "on_taint" in given:
+            row.on_taint = body.on_taint
         if "update_policy" in given:
             policy_settings.put(session, caller, row, body.update_policy)
         policy_settings.check_model(session, row)

@@ -75,6 +75,7 @@ class Draft:
     ledger_sequence: int = 0
     edges: Sequence[Edge] = ()
     left_out: ledger.Positions = field(default_factory=dict)  # what was unusable when the rows were chosen
+    classes_out: Collection[str] = frozenset()  # and the classes whose rows are among them
     shards: Sequence[Shard] = ()  # of the new map
     base_centroids: Mapping[str, Shared] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -94,10 +95,12 @@ class Promotion:
 def still_holds(session: Session, draft: Draft) -> bool:
     """Whether every row that the draft used may still be used.
 
-    Of its own datasets neither restriction nor erasure may have come; of its ancestors' no erasure, which
-    taints the base.
+    Of its own datasets neither restriction nor erasure may have come, of a row or of a class that they have;
+    of its ancestors' no erasure, which taints the base.
     """
-    if ledger.newly_unusable(session, draft.left_out):
+    if ledger.newly_unusable(session, draft.left_out, draft.model_id):
+        return False
+    if ledger.newly_out(session, draft.model_id, draft.classes_out, draft.left_out):
         return False
     return draft.base_id is None or not ledger.tainted(session, [draft.base_id])
 

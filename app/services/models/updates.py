@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from app.services import jobs
 from app.services.callers import audit
 from app.services.datasets import features
 from app.services.erasure import ledger
-from app.services.models import aliases, classes, coverage, heads, models, versions
+from app.services.models import aliases, classes, coverage, heads, models, taint, versions
 from app.services.models.coverage import train_edges
 from app.tables import Dataset, Job, Model, Version
 
@@ -57,6 +58,8 @@ def submit(
         request = request_of(body, may_promote=caller.may("promote"))
         ground = survey(session, model, request)
         something_queued = jobs.waiting_on(session, model.id)
+        if ground.base is None and not something_queued:
+            _check_untainted(session, model)
         check(session, ground, method, request, service.settings, something_queued)
         if body.alias:
             aliases.check_promotion(session, caller, model, body.alias)
@@ -145,9 +148,10 @@ def _check_classes(
     most_classes: int,
     something_queued: bool,
 ) -> None:
-    labels = _labels(ground.datasets)
+    out = ledger.classes_out(session, ground.model.id)
+    labels = _labels(ground.datasets, out)
     extend = request["on_conflict"] == "extend"
-    classes.check_names(session, ground.model, labels, extend=extend)
+    classes.check_names(session, ground.model, labels, extend=extend, erased=out)
     before = _class_names(session, ground.base)
     after = before | set(labels)
     if len(after) > most_classes:
@@ -163,7 +167,7 @@ def check_unused(session: Session, ground: Ground) -> None:
     if ground.base is None:
         return
     used = train_edges(session, ground.base.id)
-    gone = ledger.unusable(session, [row.id for row in ground.datasets])
+    gone = ledger.unusable(session, [row.id for row in ground.datasets], ground.model.id)
     for i, row in enumerate(ground.datasets):
         if row.id in used and not used[row.id] - gone[row.id]:
             name = ids.encode("dst", row.id)
@@ -176,16 +180,17 @@ def check_unused(session: Session, ground: Ground) -> None:
 def _base(session: Session, model: Model, number: int | None) -> Version | None:
     if number is None:
         return versions.newest_untainted(session, model.id)
-    base = versions.usable(session, model, number, pointer="/base")
-    if ledger.tainted(session, [base.id]):
-        instead = versions.newest_untainted(session, model.id)
-        choose = f"; choose {instead.number}" if instead else ""
+    base = versions.by_number(session, model, number, pointer="/base", replaced=True)
+    taint.refuse_tainted(session, base, pointer="/base")
+    return versions.usable(session, model, number, pointer="/base")
+
+
+def _check_untainted(session: Session, model: Model) -> None:
+    """Raise where the model has versions and none to build on: each contains erased rows."""
+    if versions.any_ready(session, model.id):
         raise VersionTainted(
-            f"version {number} contains erased rows{choose}",
-            pointer="/base",
-            related=[versions.path(model.id, instead.number)] if instead else [],
+            "every version contains erased rows, and no forget job is queued; try again later"
         )
-    return base
 
 
 def _check_method(ground: Ground, method: Method[Any], something_queued: bool) -> None:
@@ -236,12 +241,19 @@ def _check_rows(datasets: Sequence[Dataset]) -> None:
             raise TooFewSamples(f"{name} has no rows of split train to learn from", pointer=f"/datasets/{i}")
 
 
-def _labels(datasets: Sequence[Dataset]) -> dict[str, str]:
-    """The labels of train rows, each with the pointer of the first dataset that brings it."""
+def _labels(datasets: Sequence[Dataset], out: Mapping[str, datetime | None]) -> dict[str, str]:
+    """The labels of train rows, each with the pointer of the first dataset that brings it.
+
+    Without the classes that a forget request has named: their rows are left out. A dataset that was sent
+    after such a class was erased brings its label again, and is refused for it.
+    """
     labels: dict[str, str] = {}
     seen: dict[str, str] = {}
     for i, row in enumerate(datasets):
         for label, counts in row.classes.items():
+            erased_at = out.get(label)
+            if label in out and (erased_at is None or row.created_at <= erased_at):
+                continue
             if counts.get("train"):
                 labels.setdefault(label, f"/datasets/{i}")
                 other = seen.setdefault(classes.name_key(label), label)
@@ -250,7 +262,9 @@ def _labels(datasets: Sequence[Dataset]) -> dict[str, str]:
                         f"labels {other!r} and {label!r} look alike but differ", pointer=f"/datasets/{i}"
                     )
     if not labels:
-        raise TooFewSamples("no train row of these datasets has a label", pointer="/datasets")
+        raise TooFewSamples(
+            "no train row of these datasets that may be used has a label", pointer="/datasets"
+        )
     return labels
 
 

@@ -24,22 +24,49 @@ def path(model_id: UUID, number: int) -> str:
     return f"/v1/models/{ids.encode('mdl', model_id)}/versions/{number}"
 
 
-def by_number(session: Session, model: Model, number: int, pointer: str | None = None) -> Version:
-    """A version of the model that was not purged; raises `NotFound` or `Purged`."""
+def by_number(
+    session: Session, model: Model, number: int, pointer: str | None = None, *, replaced: bool = False
+) -> Version:
+    """A version of the model that was not purged; raises `NotFound` or `Purged`.
+
+    With `replaced` also a purged one that a forget job has replaced: `taint.refuse_tainted` says by what.
+    """
     row = session.scalar(select(Version).where(Version.model_id == model.id, Version.number == number))
     if row is None:
         raise NotFound(f"the model has no version {number}", pointer=pointer)
     if row.state == "purged":
-        raise Purged(f"version {number} ({ids.encode('ver', row.id)}) was purged", pointer=pointer)
+        instead = replacement(session, row)
+        if replaced and instead is not None:
+            return row
+        by = f" and replaced by version {instead.number}" if instead else ""
+        raise Purged(
+            f"version {number} ({ids.encode('ver', row.id)}) was purged{by}",
+            pointer=pointer,
+            related=[path(model.id, instead.number)] if instead else [],
+        )
     return row
 
 
+def replacement(session: Session, version: Version) -> Version | None:
+    """The newest version that forget jobs put in the place of this one; None where none did."""
+    found, at = None, version.id
+    while (following := session.scalar(select(Version).where(Version.replaces_id == at))) is not None:
+        found, at = following, following.id
+    return found
+
+
+def any_ready(session: Session, model_id: UUID) -> bool:
+    """Whether the model has a version at all, tainted or not."""
+    ready = select(Version.id).where(Version.model_id == model_id, Version.state == "ready")
+    return session.scalar(ready.limit(1)) is not None
+
+
 def usable(session: Session, model: Model, number: int, pointer: str | None = None) -> Version:
-    """A version of the model that can be opened: raises `VersionNotReady` for a retired one, with the newest
-    that can."""
+    """A version of the model that can be opened: raises `VersionNotReady` for a retired one, with what
+    replaced it, or else the newest that can."""
     row = by_number(session, model, number, pointer)
     if row.state != "ready":
-        instead = newest_untainted(session, model.id)
+        instead = replacement(session, row) or newest_untainted(session, model.id)
         choose = f"; choose {instead.number}" if instead else ""
         raise VersionNotReady(
             f"version {number} is {row.state}: what it stored was destroyed{choose}",
@@ -58,6 +85,15 @@ def newest_untainted(session: Session, model_id: UUID) -> Version | None:
     ).all()
     tainted = ledger.tainted(session, [row.id for row in rows])
     return next((row for row in rows if row.id not in tainted), None)
+
+
+def latest(session: Session, model_id: UUID) -> Version | None:
+    """What `latest` names: the newest untainted version; while there is none, the newest that is ready, and
+    whether that one answers is a matter of the model's `on_taint`."""
+    ready = select(Version).where(Version.model_id == model_id, Version.state == "ready")
+    return newest_untainted(session, model_id) or session.scalar(
+        ready.order_by(Version.number.desc()).limit(1)
+    )
 
 
 def class_map(session: Session, version_id: UUID) -> list[VersionClassRead]:
@@ -94,6 +130,7 @@ def read(service: Service, session: Session, model: Model, number: int) -> Versi
     """Everything about a version; digests come from its key object."""
     row = by_number(session, model, number)
     numbers = _numbers(session, [row.parent_id, row.replaces_id])
+    replaced_by = _replaced_by(session, [row.id])
     known = class_map(session, row.id)
     digests = {} if row.state == "retired" else service.vault.key(row.key_id).digests
     return VersionRead(
@@ -102,6 +139,7 @@ def read(service: Service, session: Session, model: Model, number: int) -> Versi
         number=row.number,
         parent=numbers.get(row.parent_id),
         replaces=numbers.get(row.replaces_id),
+        replaced_by=replaced_by.get(row.id),
         job=row.job_id,
         state=row.state,
         tainted=bool(ledger.tainted(session, [row.id])),
@@ -129,6 +167,7 @@ def _browse(session: Session, model: Model, page: Page[int]) -> Window[VersionSu
     tainted = ledger.tainted(session, [row.id for row in shown])
     numbers = _numbers(session, [row.parent_id for row in shown])
     sizes = _sizes(session, [row.id for row in shown])
+    replaced_by = _replaced_by(session, [row.id for row in shown])
     return Window(
         [
             VersionSummary(
@@ -136,6 +175,7 @@ def _browse(session: Session, model: Model, page: Page[int]) -> Window[VersionSu
                 model=model.id,
                 number=row.number,
                 parent=numbers.get(row.parent_id),
+                replaced_by=replaced_by.get(row.id),
                 state=row.state,
                 tainted=row.id in tainted,
                 method={"name": row.method, "params": row.params},
@@ -151,6 +191,14 @@ def _browse(session: Session, model: Model, page: Page[int]) -> Window[VersionSu
 
 def _numbers(session: Session, wanted: Iterable[UUID | None]) -> dict[UUID | None, int]:
     rows = session.execute(select(Version.id, Version.number).where(Version.id.in_({*wanted} - {None})))
+    return {id: number for id, number in rows}
+
+
+def _replaced_by(session: Session, wanted: Iterable[UUID]) -> dict[UUID | None, int]:
+    """The number of the version that a forget job put in the place of each."""
+    rows = session.execute(
+        select(Version.replaces_id, Version.number).where(Version.replaces_id.in_(list(wanted)))
+    )
     return {id: number for id, number in rows}
 
 

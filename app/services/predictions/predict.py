@@ -99,7 +99,9 @@ class Predictor:
         key = ("predict", tenant_id, model_id, ask.alias, ask.version)
         found: Target | None = self._memory.peek(key)
         if found is not None:
-            return found
+            if time.monotonic() < found.until:
+                return found
+            self._memory.forget(key)
 
         def load() -> Target:
             with self._service.db.read() as session:
@@ -187,7 +189,7 @@ def _answer(asked: Target, served: Target, ready: Ready, shown: list[str]) -> by
         "model": ids.encode("mdl", served.model_id),
         "version": served.number,
         "alias": served.alias,
-        "instead_of": asked.number if served is not asked else None,
+        "instead_of": (asked.instead_of or asked.number) if served is not asked else asked.instead_of,
         "class_map_digest": ready.class_map_digest,
     }
     return f'{json.dumps(head)[:-1]}, "predictions": [{", ".join(shown)}]}}'.encode()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from uuid import UUID
 
-from sqlalchemy import exists, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.errors import NotFound, Purged
 from app.methods.networks.spec import InputSpec
 from app.services.erasure import ledger
-from app.services.models import aliases, models, versions
-from app.tables import Alias, LedgerEntry, LedgerTarget, Model, ModelClass, Version, VersionClass
+from app.services.models import aliases, models, taint, versions
+from app.tables import Alias, Model, ModelClass, Version, VersionClass
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Target:
     alias: str | None  # None where the number was given
     hidden: frozenset[UUID]  # classes that are retired or erased: never predicted
     input: InputSpec
+    instead_of: int | None = None  # the version that the alias names, where another one answers for it
+    until: float = inf  # `time.monotonic()` at which a tainted version ceases to answer
 
 
 def resolve(
@@ -34,7 +38,8 @@ def resolve(
 ) -> Target:
     """The version of a model that an alias or a number names; without either the latest.
 
-    A tainted version is served until it is replaced. Raises `NotFound`, `Purged`, `VersionNotReady`.
+    A tainted version is served as its model's `on_taint` says. Raises `NotFound`, `Purged`,
+    `VersionNotReady`, and `VersionTainted` where nothing may answer.
     """
     model = models.get(session, tenant_id, model_id)
     if number is not None:
@@ -44,7 +49,12 @@ def resolve(
         version = _named(session, model_id, alias)
     if version.state == "purged":
         raise Purged(f"version {version.number} was destroyed")
-    return _target(session, model, versions.usable(session, model, version.number, "/version"), alias)
+    version = versions.usable(session, model, version.number, "/version")
+    served = taint.serving(session, model, version, by_alias=number is None)
+    target = _target(session, model, served.version, alias)
+    if (left := taint.seconds_left(session, served)) is not None:
+        target = replace(target, until=time.monotonic() + left.total_seconds())
+    return target if served.version is version else replace(target, instead_of=version.number)
 
 
 def instead(session: Session, target: Target) -> list[Target]:
@@ -65,11 +75,6 @@ def gone(session: Session, held: Iterable[UUID]) -> set[UUID]:
     return set(session.scalars(select(Version.id).where(Version.id.in_(held), Version.state != "ready")))
 
 
-def class_target(class_id: UUID) -> str:
-    """How an entry of the ledger names a class."""
-    return f"class:{class_id}"
-
-
 def _target(session: Session, model: Model, version: Version, alias: str | None) -> Target:
     return Target(
         tenant_id=model.tenant_id,
@@ -77,14 +82,14 @@ def _target(session: Session, model: Model, version: Version, alias: str | None)
         version_id=version.id,
         number=version.number,
         alias=alias,
-        hidden=_hidden(session, version.id),
+        hidden=_hidden(session, version),
         input=InputSpec.model_validate(model.input),
     )
 
 
 def _named(session: Session, model_id: UUID, alias: str) -> Version:
     if alias == aliases.LATEST:
-        found = versions.newest_untainted(session, model_id)
+        found = versions.latest(session, model_id)
     else:
         found = session.scalar(
             select(Version)
@@ -96,23 +101,11 @@ def _named(session: Session, model_id: UUID, alias: str) -> Version:
     return found
 
 
-def _hidden(session: Session, version_id: UUID) -> frozenset[UUID]:
+def _hidden(session: Session, version: Version) -> frozenset[UUID]:
     rows = session.execute(
         select(ModelClass.id, ModelClass.retired_at)
         .join(VersionClass, VersionClass.class_id == ModelClass.id)
-        .where(VersionClass.version_id == version_id)
+        .where(VersionClass.version_id == version.id)
     ).all()
-    lift = aliased(LedgerEntry)
-    lifted = exists().where(lift.request_id == LedgerEntry.request_id, lift.kind == "lift")
-    erased = set(
-        session.scalars(
-            select(LedgerTarget.target)
-            .join(LedgerEntry, LedgerEntry.sequence == LedgerTarget.sequence)
-            .where(
-                LedgerTarget.target.in_([class_target(id) for id, _ in rows]),
-                LedgerEntry.kind == "approve",
-                ~lifted,
-            )
-        )
-    )
-    return frozenset(id for id, retired in rows if retired or class_target(id) in erased)
+    retired = {id for id, retired_at in rows if retired_at is not None}
+    return frozenset(retired | ledger.erased_classes(session, version.model_id, {id for id, _ in rows}))
