@@ -25,7 +25,7 @@ from app.services.datasets.shards import TRAIN, Block
 from app.services.jobs import ClaimedJob
 from app.services.models import heads, snapshots
 from app.services.models.publish import Shared
-from app.tables import ModelClass, Shard, Upload, VersionClass
+from app.tables import Model, ModelClass, Shard, Upload, VersionClass
 from workers.checkpoints import JobCheckpoint
 from workers.measure import Examiner, Measured, examine
 from workers.plan import Plan
@@ -55,14 +55,7 @@ def load_base(work: Work) -> tuple[Snapshot, Mapping[str, Shared]]:
     """The base in memory and how its centroids are stored; without a base the model as it was created."""
     model, base, known = work.plan.model, work.plan.base, work.plan.known
     if base is None:
-        empty = Snapshot(
-            input=InputSpec.model_validate(model.input),
-            grid=GRID.validate_python(model.grid),
-            network=NetworkSpec.model_validate(model.network),
-            weights=_uploaded(work) if model.weights_id else {},
-            **heads.of_model(model),
-        )
-        return empty, {}
+        return as_created(work.service, model), {}
     stored = known.stored if known else None
     own = stored is not None and stored.id == base.id
     before = snapshots.load(work.service, base.id, statistics=own).snapshot
@@ -78,10 +71,21 @@ def load_base(work: Work) -> tuple[Snapshot, Mapping[str, Shared]]:
     return before, shared
 
 
-def _uploaded(work: Work) -> Mapping[str, torch.Tensor]:
-    with work.service.db.read() as session:
-        upload = session.get_one(Upload, work.plan.model.weights_id)
-    vault = work.service.vault
+def as_created(service: Service, model: Model) -> Snapshot:
+    """The model before its first version."""
+    return Snapshot(
+        input=InputSpec.model_validate(model.input),
+        grid=GRID.validate_python(model.grid),
+        network=NetworkSpec.model_validate(model.network),
+        weights=_uploaded(service, model.weights_id) if model.weights_id else {},
+        **heads.of_model(model),
+    )
+
+
+def _uploaded(service: Service, weights_id: UUID) -> Mapping[str, torch.Tensor]:
+    with service.db.read() as session:
+        upload = session.get_one(Upload, weights_id)
+    vault = service.vault
     return parse(vault.open(upload.file_id, vault.key(upload.key_id)))
 
 
@@ -114,7 +118,7 @@ def learn(work: Work, before: Snapshot) -> Made:
     if plan.feature_map_id is not None:
         examine(work.service, plan, examiner, tell)
     else:
-        outcome, made = _new_features(work, outcome, examiner)
+        outcome, made = new_features(work, outcome, examiner, plan.datasets)
     selected = chosen.counts if chosen else {}
     return Made(outcome, learned, selected, examiner.result(frozenset(before.classes)), made)
 
@@ -144,8 +148,11 @@ def _ensure_features(work: Work, before: Snapshot, feature_map_id: UUID) -> None
         )
 
 
-def _new_features(work: Work, outcome: Outcome, examiner: Examiner) -> tuple[Outcome, list[Shard]]:
-    """Put every dataset through the trained network once: stored features, and centroids that are their sums.
+def new_features(
+    work: Work, outcome: Outcome, examiner: Examiner, datasets: Sequence[UUID]
+) -> tuple[Outcome, list[Shard]]:
+    """Put these datasets through the trained network once: stored features, and centroids of the plan's train
+    rows that are their sums.
 
     What later versions read is stored here and never computed again, so the centroids are taken from it.
     """
@@ -167,7 +174,7 @@ def _new_features(work: Work, outcome: Outcome, examiner: Examiner) -> tuple[Out
         counts[:] += np.bincount(labels, minlength=len(counts))
 
     try:
-        for dataset_id in work.plan.datasets:
+        for dataset_id in datasets:
             made += features.make(
                 work.service,
                 dataset_id,

@@ -19,8 +19,10 @@ from app.services.datasets import shards
 from app.services.datasets.shards import TRAIN, Block
 from app.services.models import heads
 from app.services.models.classes import byte_order
+from app.tables import Shard
 from workers.plan import Plan, Use
 
+MadeFeatures = Mapping[UUID, Sequence[Shard]]
 KEPT_BYTES = 512 << 20  # rows up to this size are opened once and kept while the method runs
 
 
@@ -39,14 +41,17 @@ def gather(service: Service, plan: Plan) -> Gathered:
     return found
 
 
-def collect(service: Service, plan: Plan, uses: Sequence[Use]) -> Gathered:
-    """Find the rows that have a label, or for a regression a target; their blocks are read when asked."""
+def collect(service: Service, plan: Plan, uses: Sequence[Use], made: MadeFeatures | None = None) -> Gathered:
+    """Find the rows that have a label, or for a regression a target; their blocks are read when asked.
+
+    `made`: features that no row names yet, by dataset, in place of those of the plan's map.
+    """
     counts: dict[UUID, int] = {}
     parts: list[tuple[tuple[str, ...], NDArray[np.int32]]] = []
     targets: list[NDArray[np.float64]] = []
     kept: list[NDArray[Any]] | None = []
     size = 0
-    for dataset_id, block in _blocks(service, plan, uses):
+    for dataset_id, block in _blocks(service, plan, uses, made):
         counts[dataset_id] = counts.get(dataset_id, 0) + len(block)
         parts.append((block.names, block.labels))
         if block.targets is not None:
@@ -56,7 +61,7 @@ def collect(service: Service, plan: Plan, uses: Sequence[Use]) -> Gathered:
         kept = [*kept, block.x] if kept is not None and size <= KEPT_BYTES else None
 
     def again() -> Iterator[NDArray[Any]]:
-        for _, block in _blocks(service, plan, uses):
+        for _, block in _blocks(service, plan, uses, made):
             yield block.x
 
     known = kept
@@ -89,13 +94,21 @@ def _check_targets(
         ) from None
 
 
-def _blocks(service: Service, plan: Plan, uses: Sequence[Use]) -> Iterator[tuple[UUID, Block]]:
+def _blocks(
+    service: Service, plan: Plan, uses: Sequence[Use], made: MadeFeatures | None
+) -> Iterator[tuple[UUID, Block]]:
     """Every row that the uses keep, dataset by dataset, in the order of positions."""
     feature_map = plan.feature_map_id if plan.method.reads is Reads.FEATURES else None
     for use in uses:
         split = None if use.every_split else TRAIN
         for block in shards.read(
-            service, use.dataset_id, feature_map, split=split, leave_out=sorted(use.without)
+            service,
+            use.dataset_id,
+            feature_map,
+            split=split,
+            leave_out=sorted(use.without),
+            only=use.only,
+            made=None if made is None else made[use.dataset_id],
         ):
             chosen = block.pick(use.keeps(block.positions) & block.says(targets=plan.regression))
             if len(chosen):
