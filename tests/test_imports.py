@@ -19,6 +19,7 @@ FORBIDDEN = {
     "app.schemas": ("app.api", "app.services", "app.cli", "workers"),
     "app.services": ("app.api", "app.cli", "app.main", "workers"),
     "app.intake": ("app.api", "app.services", "app.cli", "app.main", "workers"),
+    "app.proof": ("app.api", "app.services", "app.tables", "app.db", "app.cli", "workers"),
     "app": ("workers", "tests", "benchmarks", "examples"),
     "workers": ("app.api", "app.cli", "app.main", "tests"),
     "migrations": ("app.api", "app.services", "app.schemas", "app.methods", "app.cli", "workers"),
@@ -28,6 +29,7 @@ NOT_HERE = {
     "app.services": ("fastapi", "starlette", "celery", "kombu", "typer"),
     "app.schemas": ("fastapi", "starlette", "celery", "kombu", "typer"),
     "app.tables": ("fastapi", "starlette", "celery", "kombu", "typer", "torch"),
+    "app.proof": ("fastapi", "starlette", "sqlalchemy", "celery", "kombu", "typer"),
 }
 
 

@@ -13,10 +13,23 @@ from app.files import Files, LocalFiles
 from app.service import Service
 from app.services.callers.idempotency import under_way
 from app.services.jobs import ACTIVE
-from app.tables import Centroid, Checkpoint, Dataset, IdempotencyRecord, Job, Shard, Tenant, Upload, Version
+from app.tables import (
+    Centroid,
+    Checkpoint,
+    Dataset,
+    IdempotencyRecord,
+    Job,
+    RowIndex,
+    Shard,
+    SigningKey,
+    Tenant,
+    Upload,
+    Version,
+)
 
 NAME_FILES = (
     Shard.file_id,
+    RowIndex.file_id,
     Version.file_id,
     Version.statistics_file_id,
     Upload.file_id,
@@ -24,12 +37,14 @@ NAME_FILES = (
 )
 NAME_KEYS = (
     Shard.key_id,
+    RowIndex.key_id,
     Version.key_id,
     Upload.key_id,
     Checkpoint.key_id,
     Centroid.key_id,
     Dataset.id,
     Tenant.id,
+    SigningKey.id,
 )
 
 
