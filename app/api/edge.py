@@ -25,6 +25,7 @@ log = logging.getLogger("palimpsest.http")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 PUBLIC = frozenset({"/v1/version"})
 STREAMS = re.compile(r"/v1/(datasets|uploads|models/[^/]+/versions/import)/?")
+WHILE_RECONCILING = re.compile(r"/v1/(jobs|forget-requests|audit-events)(/|$)")
 JSON_MEDIA = re.compile(rb"\s*(application/([a-z0-9.+-]*\+)?json)?\s*(;.*)?", re.IGNORECASE)
 
 
@@ -65,22 +66,29 @@ class Edge:
         path: str = scope["path"]
         if not path.startswith("/v1/") or path in PUBLIC:
             return
-        state["caller"] = await self._caller(headers.get(b"authorization", b""), str(state["request_id"]))
+        authorization = headers.get(b"authorization", b"")
+        state["caller"] = await self._caller(authorization, str(state["request_id"]), path)
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > (limit := self._limit(scope, headers)):
             raise BodyTooLarge(f"the body is over the limit of {limit} bytes")
 
-    async def _caller(self, authorization: bytes, request_id: str) -> Caller:
+    async def _caller(self, authorization: bytes, request_id: str, path: str) -> Caller:
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not token:
             raise Unauthorized("send Authorization: Bearer with an API key")
-        known = self._keys.remembered()
-        if known is None:
+        door = self._keys.remembered()
+        if door is None:
             try:
-                known = await to_thread.run_sync(self._keys.load)
+                door = await to_thread.run_sync(self._keys.load)
             except SQLAlchemyError:
                 raise NotReady("the database does not answer now") from None
-        return self._keys.caller(known, token.decode("latin-1").strip(), request_id)
+        caller = self._keys.caller(door, token.decode("latin-1").strip(), request_id)
+        if door.reconciling and not WHILE_RECONCILING.match(path):
+            raise NotReady(
+                "a restored backup is being brought up to the ledger; its jobs are at /v1/jobs",
+                headers={"Retry-After": "5"},
+            )
+        return caller
 
     def _limit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> int:
         """Large bodies go only where they are streamed: any other route reads its body into memory."""

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import admin, aliases, datasets, jobs, models, predictions, running, updates, versions
+from app.cli import admin, aliases, backups, datasets, jobs, models, predictions, running, updates, versions
 from app.cli.options import Exit, NoSuch
 from app.cli.show import say
 from app.client import Problem, Unreachable
@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 running.add_to(app)
+backups.add_to(app)
 for group in (
     admin.db,
     admin.config,

@@ -11,9 +11,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import ids
 from app.service import Service
 from app.services import schema
+from app.services.backups import under_way
 from app.services.brief import Brief
 
 State = Literal["ok", "failed"]
+Ledger = Literal["ok", "failed", "reconciling"]
 
 
 class Readiness(BaseModel):
@@ -28,6 +30,9 @@ class Readiness(BaseModel):
     schema_revision: State
     storage: State
     broker: State
+    ledger: Ledger = Field(
+        description="Reconciling: a backup was restored, and what was erased after it is being taken out."
+    )
 
 
 def look(service: Service) -> Readiness:
@@ -40,12 +45,18 @@ def _check(service: Service) -> Readiness:
     revision = _schema(service) if database == "ok" else "failed"
     storage = _storage(service)
     broker: State = "ok" if service.bell.answers() else "failed"
-    if "failed" in (database, revision, storage):
+    ledger = _ledger(service) if revision == "ok" else "failed"
+    if "failed" in (database, revision, storage) or ledger != "ok":
         status: Literal["ready", "degraded", "unavailable"] = "unavailable"
     else:
         status = "ready" if broker == "ok" else "degraded"
     return Readiness(
-        status=status, database=database, schema_revision=revision, storage=storage, broker=broker
+        status=status,
+        database=database,
+        schema_revision=revision,
+        storage=storage,
+        broker=broker,
+        ledger=ledger,
     )
 
 
@@ -67,6 +78,14 @@ def _schema(service: Service) -> State:
     except (schema.SchemaMismatch, SQLAlchemyError):
         return "failed"
     return "ok"
+
+
+def _ledger(service: Service) -> Ledger:
+    try:
+        with service.db.read() as session:
+            return "reconciling" if under_way.is_open(session) else "ok"
+    except SQLAlchemyError:
+        return "failed"
 
 
 def _storage(service: Service) -> State:

@@ -23,6 +23,11 @@ def head() -> str:
     return found
 
 
+def known() -> set[str]:
+    """Every revision that this release can bring up to its own."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 def current(db: Database) -> str | None:
     """The revision of the database; None where it is empty."""
     with db.engine.execution_options(read_only=True).connect() as connection:
@@ -44,10 +49,9 @@ def check(db: Database) -> None:
     there, here = current(db), head()
     if there == here:
         return
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if there is None:
         advice = "it is empty: run `palimpsest db upgrade`"
-    elif there in known:
+    elif there in known():
         advice = "it is behind: run `palimpsest db upgrade`"
     else:
         advice = "it is ahead: run the release that wrote it, or a newer one"

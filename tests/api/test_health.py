@@ -36,6 +36,7 @@ def test_is_ready_when_everything_is_there(client):
         "schema_revision": "ok",
         "storage": "ok",
         "broker": "ok",
+        "ledger": "ok",
     }
 
 

@@ -15,6 +15,7 @@ from app import ids
 from app.db import Database
 from app.errors import Unauthorized
 from app.service import Caller
+from app.services.backups import under_way
 from app.services.callers.access import fingerprint
 from app.services.memory import Memory
 from app.tables import ApiKey
@@ -33,6 +34,14 @@ class Known:
     expires_at: datetime | None
 
 
+@dataclass(frozen=True)
+class Door:
+    """Who may come in, and whether the service lets anybody yet."""
+
+    keys: Mapping[str, Known]  # by the text of their id
+    reconciling: bool  # a restored backup still holds what was erased after it
+
+
 class Keys:
     """The live API keys of every tenant."""
 
@@ -42,19 +51,19 @@ class Keys:
         self._lock = threading.Lock()
         self._used: dict[UUID, datetime] = {}
 
-    def remembered(self) -> Mapping[str, Known] | None:
-        """The keys by the text of their id, if memory has them."""
-        found: Mapping[str, Known] | None = self._memory.peek(KEYS)
+    def remembered(self) -> Door | None:
+        """The keys, if memory has them."""
+        found: Door | None = self._memory.peek(KEYS)
         return found
 
-    def load(self) -> Mapping[str, Known]:
+    def load(self) -> Door:
         """The keys; reads them where memory has none."""
         return self._memory.get(KEYS, self._read)
 
-    def caller(self, known: Mapping[str, Known], token: str, request_id: str) -> Caller:
+    def caller(self, door: Door, token: str, request_id: str) -> Caller:
         """Who calls with this token; raises `Unauthorized`."""
         name, _, secret = token.partition(".")
-        key = known.get(name)
+        key = door.keys.get(name)
         if key is None or not hmac.compare_digest(fingerprint(secret), key.secret_sha256):
             raise Unauthorized("the API key is unknown or revoked")
         now = datetime.now(UTC)
@@ -74,12 +83,14 @@ class Keys:
             for key_id, at in used.items():
                 session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=at))
 
-    def _read(self) -> Mapping[str, Known]:
+    def _read(self) -> Door:
         with self._db.read() as session:
             rows = session.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None))).all()
-        return {
+            reconciling = under_way.is_open(session)
+        keys = {
             ids.encode("key", row.id): Known(
                 row.id, row.tenant_id, row.secret_sha256, frozenset(row.scopes), row.expires_at
             )
             for row in rows
         }
+        return Door(keys, reconciling)

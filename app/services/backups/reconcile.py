@@ -1,0 +1,151 @@
+"""What a restored database says is brought up to keys and ledger, which never go back.
+
+Shards that were rewritten since are followed to the file that replaced them; what is nowhere counts as lost.
+Erasures of the ledger that the backup does not know are entered anew, and versions that hold what is gone, or
+that no longer open, are queued to be rebuilt from the rows that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from app.db import clock, touch
+from app.errors import ArtifactCorrupt, Purged, VersionNotReady
+from app.files import LocalFiles
+from app.ledger_objects import LedgerObject
+from app.service import Service
+from app.services.backups.backup import Tell
+from app.services.backups.follow import follow
+from app.services.backups.lost import RESTORED, settle
+from app.services.erasure import ledger
+from app.services.forget import decisions
+from app.services.forget.rebuilds import queue_rebuild
+from app.services.jobs import DONE
+from app.services.models import snapshots
+from app.tables import ForgetRequest, ForgetTarget, Job, Model, Restore, Tenant, Version
+
+
+def reconcile(service: Service, sources: Sequence[LocalFiles], tell: Tell) -> dict[str, Any]:
+    """Bring the database up to keys and ledger; counts of what that took. `sources` hold files of backups."""
+    followed, lost = follow(service, sources, tell)
+    lost_rows, lost_datasets = settle(service, lost)
+    applied = _enter(service)
+    decisions.commit_ledger_objects(service)
+    rebuilds, deleted = _rebuild(service)
+    return {
+        "shards_followed": followed,
+        "rows_lost": lost_rows,
+        "datasets_deleted_again": lost_datasets,
+        "erasures_applied": applied,
+        "versions_to_rebuild": rebuilds,
+        "models_deleted_again": deleted,
+    }
+
+
+def finish(service: Service) -> bool:
+    """Close a restore once nothing that it brought back is tainted; the sweep asks."""
+    with service.db.begin() as session:
+        restores = session.scalars(select(Restore).where(Restore.finished_at.is_(None))).all()
+        if not restores:
+            return False
+        working = select(Job.id).where(
+            Job.state.not_in(DONE), or_(Job.kind == "forget", (Job.kind == "purge") & Job.lane.is_not(None))
+        )
+        if session.scalar(working.limit(1)) is not None or _tainted(session):
+            return False
+        for restore in restores:
+            restore.finished_at = clock(session)
+        touch(session)
+    return True
+
+
+def _tainted(session: Session) -> bool:
+    ready = (
+        select(Version.id)
+        .join(Model, Model.id == Version.model_id)
+        .where(Version.state == "ready", Model.deleted_at.is_(None))
+    )
+    return bool(ledger.tainted(session, session.scalars(ready).all()))
+
+
+def _enter(service: Service) -> int:
+    """Requests that the backup does not know, as the ledger's objects tell of them; how many erasures."""
+    applied = 0
+    for found in service.ledger.all():
+        if found.kind != "approve":
+            continue
+        with service.db.begin() as session:
+            request = session.get(ForgetRequest, found.request_id)
+            tenant = session.get(Tenant, UUID(hex=found.body["tenant"]))
+            if tenant is None or (request is not None and request.sequence is not None):
+                continue
+            applied += service.ledger.get(found.request_id, "lift") is None
+            if request is None:
+                _add_request(session, found)
+    return applied
+
+
+def _add_request(session: Session, found: LedgerObject) -> None:
+    at = datetime.fromisoformat(found.body["at"])
+    tenant_id, targets = UUID(hex=found.body["tenant"]), list(found.body["targets"])
+    session.add(
+        ForgetRequest(
+            id=found.request_id,
+            created_at=at,
+            tenant_id=tenant_id,
+            scope=found.body["scope"],
+            persons=len(targets),
+            shared_rows="erase",
+            models=found.body["models"],
+            method={"name": "auto", "params": {}},
+            accept="exact",
+            submitted_at=at,
+            due_at=at,
+            state="awaiting-approval",
+            creator=found.body["actor"],
+        )
+    )
+    session.flush()
+    for person, target in enumerate(targets):
+        session.add(
+            ForgetTarget(request_id=found.request_id, person=person, target=target, tenant_id=tenant_id)
+        )
+
+
+def _rebuild(service: Service) -> tuple[int, int]:
+    """Queue versions that no longer open, or used lost rows; how many, and how many models are deleted.
+
+    A model none of whose versions opens, and none of which is tainted, was deleted after the backup.
+    """
+    count = deleted = 0
+    with service.db.read() as session:
+        models = session.scalars(select(Model).where(Model.deleted_at.is_(None))).all()
+    for model in models:
+        with service.db.read() as session:
+            ready = session.scalars(select(Version).filter_by(model_id=model.id, state="ready")).all()
+            tainted = set(ledger.tainted(session, [row.id for row in ready]))
+        shut = {row.id for row in ready if not _opens(service, row)}
+        with service.db.begin() as session:
+            if ready and not tainted and len(shut) == len(ready):
+                session.get_one(Model, model.id).deleted_at = clock(session)
+                deleted += 1
+            elif shut | tainted:
+                queue_rebuild(session, model, sorted(shut | tainted), service.settings, RESTORED)
+                count += len(shut | tainted)
+            touch(session)
+    return count, deleted
+
+
+def _opens(service: Service, row: Version) -> bool:
+    """Whether everything that a version stands on is there: head, network, statistics, centroids."""
+    try:
+        snapshots.load(service, row.id, statistics=row.statistics_file_id is not None)
+    except (ArtifactCorrupt, Purged, VersionNotReady):
+        return False
+    return True
