@@ -42,6 +42,11 @@ def decode(prefix: str, text: str) -> UUID:
     return UUID(int=number)
 
 
+def forget_path(request_id: UUID) -> str:
+    """The URL of a forget request: problems name it as the evidence, in layers that know no routes."""
+    return f"/v1/forget-requests/{encode('fgt', request_id)}"
+
+
 def _wire(prefix: str) -> Any:
     """The pydantic type of an id with this prefix: a UUID inside, text outside."""
     return Annotated[

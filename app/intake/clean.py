@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app import ids
 from app.config import Limits
 from app.errors import AppError, DimensionMismatch, Fault, NonFinite, SubjectErased, ValidationFailed
 from app.intake.labels import Labels
@@ -68,8 +71,9 @@ class Cleaner:
     """Checks the chunks of one upload in order and remembers what it found."""
 
     def __init__(
-        self, options: Options, limits: Limits, digest: Callable[[str], str], erased: frozenset[str]
+        self, options: Options, limits: Limits, digest: Callable[[str], str], erased: Mapping[str, UUID]
     ) -> None:
+        """`erased`: `subject:<digest>` or `sample:<digest>` -> the forget request that erased it."""
         self.options = options
         self.shape: tuple[int, ...] | None = None
         self.dtype: np.dtype[Any] = np.dtype(np.float32)
@@ -79,6 +83,7 @@ class Cleaner:
         self.findings: dict[Reason, Finding] = {}
         self.declared: dict[str, None] = {}
         self.duplicates: int | None = 0
+        self.evidence: dict[UUID, None] = {}  # the forget requests that erased persons whom rows name
         self._erased = erased
         self._persons = Persons(digest, limits.subjects_per_row)
         self._labels = Labels(limits.classes)
@@ -131,7 +136,11 @@ class Cleaner:
             kind, what = ERRORS[reason]
             faults = [Fault(f"/x/{row}", kind.code, f"row {row}: {what}") for row in finding.rows]
             raise kind(
-                f"{finding.count} rows are refused, the first is row {finding.rows[0]}: {what}", errors=faults
+                f"{finding.count} rows are refused, the first is row {finding.rows[0]}: {what}",
+                errors=faults,
+                related=[ids.forget_path(id) for id in islice(self.evidence, SHOWN)]
+                if kind is SubjectErased
+                else (),
             )
         self._persons.refuse_repeated()
 
@@ -155,9 +164,11 @@ class Cleaner:
         if chunk.target is not None:
             finite &= np.isfinite(chunk.target)
         self._find("non-finite", chunk.positions[~finite])
-        if not self._erased or self.options.reconsent:
+        if not self._erased:
             return finite
         erased = np.array([self._is_erased(samples, subjects, row) for row in range(len(x))])
+        if self.options.reconsent:
+            return finite
         self._find("subject-erased", chunk.positions[erased & finite])
         usable: NDArray[np.bool_] = finite & ~erased
         return usable
@@ -166,7 +177,9 @@ class Cleaner:
         targets = [f"subject:{digest}" for digest in subjects[row]] if subjects else []
         if samples and samples[row]:
             targets.append(f"sample:{samples[row]}")
-        return not self._erased.isdisjoint(targets)
+        requests = [self._erased[target] for target in targets if target in self._erased]
+        self.evidence.update(dict.fromkeys(requests))
+        return bool(requests)
 
     def _label_indices(self, chunk: Chunk) -> NDArray[np.int32]:
         count = len(chunk.positions)

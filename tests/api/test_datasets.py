@@ -254,6 +254,7 @@ def test_rows_of_an_erased_person_are_refused(client, service, erased):
 
     assert (answer.status_code, answer.json()["code"]) == (409, "subject-erased")
     assert [error["pointer"] for error in answer.json()["errors"]] == ["/x/1"]
+    assert answer.json()["related"] == [ids.forget_path(erased)]
     assert "Ada" not in answer.text
     assert traces(service) == before
 
@@ -279,8 +280,9 @@ def test_reconsent_takes_rows_of_an_erased_person_and_is_audited(client, service
 
     assert answer.status_code == 201
     with service.db.read() as session:
-        events = session.scalars(select(AuditEvent).filter_by(action="dataset.reconsented")).all()
-    assert len(events) == 1
+        [event] = session.scalars(select(AuditEvent).filter_by(action="dataset.reconsented")).all()
+    dataset = ids.decode("dst", answer.json()["id"])
+    assert event.resources == {"dataset": dataset.hex, "forget_request": erased.hex}
 
 
 def test_a_lifted_erasure_refuses_nothing(client, service, erased):

@@ -126,7 +126,7 @@ def _plain(values) -> list[Any]:
 def read(format: Format, body: bytes, limits: Limits | None = None, **options):
     """What the parser and the checks make of a body."""
     limits = limits or Limits()
-    cleaner = Cleaner(Options(**options), limits, spelled, frozenset())
+    cleaner = Cleaner(Options(**options), limits, spelled, {})
     with tempfile.TemporaryFile() as file:
         file.write(body)
         file.flush()

@@ -23,6 +23,7 @@ from app.services.callers.access import digester
 from app.services.callers.idempotency import Once
 from app.services.datasets import duplicates, shards, staging
 from app.services.datasets.reports import counts_of, report_of
+from app.services.erasure import entries
 from app.services.models.classes import byte_order, name_key
 from app.services.policies import policies
 from app.tables import Dataset, Job, Shard
@@ -105,6 +106,8 @@ class Arrival:
         """Make the dataset visible: its key object first, then the rows that name everything."""
         self.service.vault.write_key(self.id, key)
         with self.service.db.begin() as session:
+            if self.is_staged:
+                entries.lock(session)  # no request about these rows comes between the look and the commit
             row = session.get(Dataset, self.id, with_for_update=True) if self.is_staged else self._row()
             if row is None or not row.arriving:
                 raise NotReady("the upload took too long; send it again")
@@ -113,18 +116,10 @@ class Arrival:
             row.deleted_at, row.arriving = None, False
             session.add(row)
             session.flush()
-            if self.is_staged and not self.options.reconsent:
-                staging.refuse_erased(session, self.caller.tenant_id, self.id)
+            if self.is_staged:
+                staging.consult(session, self.caller.tenant_id, self.id, reconsent=self.options.reconsent)
             session.add_all(self.written)
-            actions = ("dataset.accepted", *(("dataset.reconsented",) if self.options.reconsent else ()))
-            for action in actions:
-                audit.record(
-                    session,
-                    tenant_id=self.caller.tenant_id,
-                    actor=self.caller.actor,
-                    action=action,
-                    resources={"dataset": self.id},
-                )
+            self._record(session)
             job = _offer(self.service, session, self.caller, row, model_id)
             once.finish(session, status=201, headers={"Location": location(self.id)}, resource_id=self.id)
         _ring(self.service, job)
@@ -145,6 +140,21 @@ class Arrival:
             staging.remove(self.service, self.id)
         self.service.vault.destroy(self.id)
         shards.discard(self.service, self.written)
+
+    def _record(self, session: Session) -> None:
+        """The audit of the arrival; of renewed consent with each request that had erased a person."""
+        events: list[tuple[str, dict[str, UUID | str | int]]] = [("dataset.accepted", {})]
+        if self.options.reconsent:
+            requests = [{"forget_request": id} for id in self.cleaner.evidence] or [{}]
+            events += [("dataset.reconsented", dict(request)) for request in requests]
+        for action, request in events:
+            audit.record(
+                session,
+                tenant_id=self.caller.tenant_id,
+                actor=self.caller.actor,
+                action=action,
+                resources={"dataset": self.id, **request},
+            )
 
     def _write(self, rows: Rows, names: tuple[str, ...]) -> Shard:
         return shards.write(

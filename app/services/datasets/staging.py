@@ -11,14 +11,26 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Select, delete, exists, insert, select, update
+from sqlalchemy import Select, delete, exists, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
+from app import ids
 from app.db import clock
 from app.errors import SubjectErased
 from app.service import Service
 from app.services.erasure import orphans, purges
-from app.tables import Dataset, LedgerEntry, LedgerTarget, Sample, SampleSubject
+from app.services.erasure.ledger import UNDECIDED
+from app.tables import (
+    Dataset,
+    ErasedRow,
+    ForgetRequest,
+    ForgetTarget,
+    LedgerEntry,
+    LedgerTarget,
+    RestrictedRow,
+    Sample,
+    SampleSubject,
+)
 
 if TYPE_CHECKING:  # the scheduler sweeps here and needs no parser
     from app.intake.clean import Rows
@@ -54,21 +66,51 @@ def stage(session: Session, tenant_id: UUID, dataset_id: UUID, part: list[Named]
         rows.execute(insert(SampleSubject), persons)
 
 
-def erased(session: Session, tenant_id: UUID) -> frozenset[str]:
-    """Everything that the ledger names and did not lift: `subject:<digest>`, `sample:<digest>`."""
-    return frozenset(session.scalars(_erasures(tenant_id)))
+def erased(session: Session, tenant_id: UUID) -> dict[str, UUID]:
+    """Whom the ledger names for every model and did not lift (`subject:<digest>`, `sample:<digest>`), and the
+    newest request that did."""
+    rows = session.execute(_erasures(tenant_id).order_by(LedgerEntry.sequence))
+    return {target: request_id for target, request_id, _, models in rows if models is None}
 
 
-def refuse_erased(session: Session, tenant_id: UUID, dataset_id: UUID) -> None:
-    """Raise for rows that the ledger names now; it may have grown since they were first looked at."""
-    for table, kind, digest in (
-        (SampleSubject, "subject:", SampleSubject.subject_digest),
-        (Sample, "sample:", Sample.sample_digest),
+def consult(session: Session, tenant_id: UUID, dataset_id: UUID, *, reconsent: bool) -> None:
+    """Look at what the rows name once more, in the transaction that makes them visible: ledger and requests
+    may have grown since they were first looked at.
+
+    Rows of an erased person raise `SubjectErased` unless consent is renewed; those whom only some models had
+    to forget are erased for these. What a request names that waits for its decision is restricted.
+    """
+    erased: dict[tuple[int, int], None] = {}
+    restricted: dict[tuple[int, UUID], None] = {}
+    for table, name in (
+        (SampleSubject, literal("subject:") + SampleSubject.subject_digest),
+        (Sample, literal("sample:") + Sample.sample_digest),
     ):
-        hit = _erasures(tenant_id).where(LedgerTarget.target == kind + digest).exists()
-        query: Select[Any] = select(table.position).where(table.dataset_id == dataset_id, hit)
-        if session.scalar(query.limit(1)) is not None:
-            raise SubjectErased("a person or sample was erased while the rows were on their way")
+        mine = table.dataset_id == dataset_id
+        for position, request_id, sequence, models in session.execute(
+            _erasures(tenant_id, table.position).join(table, LedgerTarget.target == name).where(mine)
+        ):
+            if models is None and not reconsent:
+                raise SubjectErased(
+                    "a person or sample was erased while the rows were on their way",
+                    related=[ids.forget_path(request_id)],
+                )
+            if models is not None and not reconsent:
+                erased[position, sequence] = None
+        for position, request_id in session.execute(
+            select(table.position, ForgetTarget.request_id)
+            .join(ForgetTarget, ForgetTarget.target == name)
+            .join(ForgetRequest, ForgetRequest.id == ForgetTarget.request_id)
+            .where(mine, ForgetTarget.tenant_id == tenant_id, ForgetRequest.state.in_(UNDECIDED))
+        ):
+            restricted[position, request_id] = None
+    own = {"dataset_id": dataset_id, "tenant_id": tenant_id}
+    if erased:
+        rows = [{**own, "position": position, "sequence": sequence} for position, sequence in erased]
+        session.execute(insert(ErasedRow), rows)
+    if restricted:
+        rows = [{**own, "position": position, "request_id": id} for position, id in restricted]
+        session.execute(insert(RestrictedRow), rows)
 
 
 def remove(service: Service, dataset_id: UUID) -> None:
@@ -92,11 +134,13 @@ def sweep(service: Service) -> int:
     return len(left)
 
 
-def _erasures(tenant_id: UUID) -> Select[Any]:
+def _erasures(tenant_id: UUID, position: Any = LedgerTarget.target) -> Select[Any]:
+    """(position or target, request, sequence, models) of every target of an entry that was not lifted."""
     lift = aliased(LedgerEntry)
     is_lifted = exists().where(lift.request_id == LedgerEntry.request_id, lift.kind == "lift")
     return (
-        select(LedgerTarget.target)
+        select(position, LedgerEntry.request_id, LedgerEntry.sequence, LedgerEntry.models)
+        .select_from(LedgerTarget)
         .join(LedgerEntry, LedgerEntry.sequence == LedgerTarget.sequence)
         .where(LedgerTarget.tenant_id == tenant_id, ~is_lifted)
     )

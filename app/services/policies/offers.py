@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.service import Service
+from app.services.erasure import ledger
 from app.services.jobs.rows import DONE
-from app.tables import Dataset, Job, Model, Offer, RestrictedRow
+from app.tables import Dataset, ErasedRow, ForgetRequest, Job, LedgerEntry, Model, Offer
 
 WAITING, STARTED, LEARNED, REFUSED = "waiting", "started", "learned", "refused"
 
@@ -43,8 +44,9 @@ def take(session: Session, model: Model, dataset: Dataset, now: datetime) -> Non
 
 
 def waiting(session: Session, model: Model) -> list[Waiting]:
-    """What waits for the model, the oldest first. Rows that a forget request has named do not count; which
-    split they are of only the shards say, so eval rows are taken to be named first: that keeps none back."""
+    """What waits for the model, the oldest first. Rows that a forget request has named do not count, nor those
+    of a class that one has named; which split rows are of only the shards say, so eval rows are taken to be
+    named first: that keeps none back."""
     rows = session.execute(
         select(Offer, Dataset)
         .join(Dataset, Dataset.id == Offer.dataset_id)
@@ -52,15 +54,16 @@ def waiting(session: Session, model: Model) -> list[Waiting]:
         .order_by(Offer.offered_at, Offer.dataset_id)
         .execution_options(populate_existing=True)
     ).all()
-    restricted = _restricted(session, [dataset.id for _, dataset in rows])
-    return [
-        Waiting(
-            offer,
-            dataset,
-            dataset.train_rows - max(0, restricted.get(dataset.id, 0) - dataset.eval_rows),
-        )
-        for offer, dataset in rows
-    ]
+    gone = _gone(session, model, [dataset.id for _, dataset in rows])
+    out = ledger.classes_out(session, model.id) if rows else {}
+    return [Waiting(offer, dataset, _rows(dataset, gone[dataset.id], out)) for offer, dataset in rows]
+
+
+def _rows(dataset: Dataset, gone: int, out: Iterable[str]) -> int:
+    """Train rows that an update may learn; a row that is named by itself and by its class counts off once or
+    twice, and never makes less than none."""
+    of_classes = sum(dataset.classes[name]["train"] for name in out if name in dataset.classes)
+    return max(0, dataset.train_rows - of_classes - max(0, gone - dataset.eval_rows))
 
 
 def start(offers: Iterable[Offer], job_id: UUID) -> None:
@@ -116,10 +119,17 @@ def remove(session: Session, model_id: UUID) -> None:
     session.execute(delete(Offer).where(Offer.model_id == model_id))
 
 
-def _restricted(session: Session, datasets: Iterable[UUID]) -> dict[UUID, int]:
-    rows = session.execute(
-        select(RestrictedRow.dataset_id, func.count(RestrictedRow.position.distinct()))
-        .where(RestrictedRow.dataset_id.in_(list(datasets)))
-        .group_by(RestrictedRow.dataset_id)
+def _gone(session: Session, model: Model, datasets: Iterable[UUID]) -> dict[UUID, int]:
+    """Rows that requests have named and that are still counted: restricted, or erased and not yet purged."""
+    wanted = list(datasets)
+    purged = (
+        select(ErasedRow.dataset_id, ErasedRow.position)
+        .join(LedgerEntry, LedgerEntry.sequence == ErasedRow.sequence)
+        .join(ForgetRequest, ForgetRequest.id == LedgerEntry.request_id)
+        .where(ErasedRow.dataset_id.in_(wanted), ForgetRequest.state.startswith("completed"))
     )
-    return {id: count for id, count in rows}
+    gone: dict[UUID, set[int]] = {}
+    for dataset_id, position in session.execute(purged.where(LedgerEntry.models.is_(None))):
+        gone.setdefault(dataset_id, set()).add(position)
+    named = ledger.unusable(session, wanted, model.id)
+    return {id: len(positions - gone.get(id, set())) for id, positions in named.items()}
