@@ -38,7 +38,8 @@ class KeyObject:
     key: bytes | None = None  # 32 bytes; None where only digests are kept
     digests: Mapping[str, str] = field(default_factory=dict)  # name or file id -> SHA-256, hex
     nonce: bytes | None = None  # 32 bytes, of a version: certificates blind its digests with it
-    replaces: UUID | None = None  # the file that a rewritten shard took the place of
+    replaces: UUID | None = None  # the file that a rewritten one took the place of
+    replaces_key: UUID | None = None  # its key: whoever stopped before destroying it knows what to destroy
 
     def dump(self) -> bytes:
         return json.dumps(
@@ -47,18 +48,20 @@ class KeyObject:
                 "digests": dict(self.digests),
                 "nonce": _text(self.nonce),
                 "replaces": self.replaces.hex if self.replaces else None,
+                "replaces_key": self.replaces_key.hex if self.replaces_key else None,
             }
         ).encode()
 
     @classmethod
     def parse(cls, raw: bytes) -> KeyObject:
         tree = json.loads(raw)
-        replaces = tree["replaces"]
+        replaces, replaces_key = tree["replaces"], tree.get("replaces_key")
         return cls(
             key=_bytes(tree["key"]),
             digests=tree["digests"],
             nonce=_bytes(tree["nonce"]),
             replaces=UUID(hex=replaces) if replaces else None,
+            replaces_key=UUID(hex=replaces_key) if replaces_key else None,
         )
 
 

@@ -1,5 +1,5 @@
-"""One purge job: destroys what a deleted dataset or model, or retired versions, stored. Every step may be
-repeated."""
+"""One purge job: destroys what a deleted dataset or model, retired versions, or erased rows left. Every step
+may be repeated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 from app.service import Service
 from app.services import jobs
 from app.services.callers import audit
-from app.services.erasure import purges
+from app.services.erasure import forgotten, purges
 from app.services.jobs import ClaimedJob
 from app.services.models import retention
 from workers.progress import Reporter
@@ -20,7 +20,10 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
     def tell(fraction: float) -> None:
         report(fraction, "destroying")
 
-    if "dataset" in claimed.request:
+    if "erasure" in claimed.request:
+        kind, id = "erasure", UUID(hex=claimed.request["erasure"])
+        result = {"requests": len(forgotten.purge(service, id, tell))}
+    elif "dataset" in claimed.request:
         kind, id = "dataset", UUID(hex=claimed.request["dataset"])
         result = {"shards": purges.purge_dataset(service, id, tell)}
     elif "retired" in claimed.request:

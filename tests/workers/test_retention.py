@@ -166,7 +166,7 @@ def test_a_purge_that_stops_anywhere_is_finished_by_the_next(service, tenant, ca
     model = a_model(service, caller, keep_versions=1)
     made = taught(service, tenant, caller, model, 3, method)
     before = snapshots.load(service, made[2].id).snapshot.centroids
-    for step in ("_move_centroids", "_close"):
+    for step in ("move_centroids", "_close"):
         with monkeypatch.context() as patch:
             patch.setattr(retention, step, lambda *_: (_ for _ in ()).throw(Killed))
             with pytest.raises(Killed):
@@ -314,7 +314,7 @@ def test_one_purge_waits_at_a_time_and_sees_to_all(service, tenant, caller):
 
 
 @pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("step", ["_move_centroids", "_destroy", "_sealed_anew"])
+@pytest.mark.parametrize("step", ["move_centroids", "_destroy", "_sealed_anew"])
 def test_two_purges_at_once_both_succeed(service, tenant, caller, monkeypatch, trained, step):
     if trained:
         model = a_model(service, caller, keep_versions=1, network={"name": "mlp", "params": {"hidden": [8]}})

@@ -30,7 +30,7 @@ class _Index:
     lock: threading.Lock = field(default_factory=threading.Lock)
     publishing: threading.Lock = field(default_factory=threading.Lock)
     by_mark: dict[Mark, UUID] = field(default_factory=dict)
-    seen: set[UUID] = field(default_factory=set)
+    seen: dict[UUID, int] = field(default_factory=dict)  # dataset -> its revision then
 
 
 _indices: WeakKeyDictionary[Database, _Index] = WeakKeyDictionary()
@@ -55,12 +55,14 @@ def find(service: Service, tenant_id: UUID, marks: Mapping[str, str]) -> UUID | 
     """The live dataset of these bytes, if its key object still says so: an erasure takes that away."""
     index = _index(service)
     with service.db.read() as session:
-        query = select(Dataset.id).filter_by(tenant_id=tenant_id, deleted_at=None)
-        live = set(session.scalars(query))
+        query = select(Dataset.id, Dataset.revision).filter_by(tenant_id=tenant_id, deleted_at=None)
+        live = {id: revision for id, revision in session.execute(query)}
     with index.lock:
-        unseen = live - index.seen
-    for dataset_id in unseen:
+        unseen = [id for id, revision in live.items() if index.seen.get(id) != revision]
+    for dataset_id in unseen:  # an erasure in it moved the revision
+        _drop(index, dataset_id)
         _look(service, index, tenant_id, dataset_id)
+        index.seen[dataset_id] = live[dataset_id]
     found = index.by_mark.get((tenant_id, marks["sha256"], marks["meaning"]))
     if found is None or found not in live or not _look(service, index, tenant_id, found):
         return None
@@ -71,8 +73,14 @@ def remember(service: Service, tenant_id: UUID, dataset_id: UUID, key: KeyObject
     """Put a new dataset in the index."""
     index = _index(service)
     with index.lock:
-        index.seen.add(dataset_id)
+        index.seen.setdefault(dataset_id, 1)
         index.by_mark[tenant_id, key.digests["sha256"], key.digests["meaning"]] = dataset_id
+
+
+def forget(service: Service, dataset_id: UUID) -> None:
+    """Take a dataset whose key object is gone out of the index of this process; others notice by its
+    revision."""
+    _drop(_index(service), dataset_id)
 
 
 @contextmanager
@@ -91,9 +99,14 @@ def _look(service: Service, index: _Index, tenant_id: UUID, dataset_id: UUID) ->
     try:
         key = service.vault.key(dataset_id)
     except ArtifactCorrupt:  # an erasure took it
-        with index.lock:
-            index.seen.add(dataset_id)
+        _drop(index, dataset_id)
         return False
     if "sha256" in key.digests:
         remember(service, tenant_id, dataset_id, key)
     return True
+
+
+def _drop(index: _Index, dataset_id: UUID) -> None:
+    with index.lock:
+        for mark in [mark for mark, found in index.by_mark.items() if found == dataset_id]:
+            del index.by_mark[mark]

@@ -45,7 +45,7 @@ def files_of(version: Version) -> list[UUID]:
 def purge_dataset(service: Service, dataset_id: UUID, tell: Tell) -> int:
     """Destroy the rows and keys of a deleted dataset, as sent and on every grid; returns how many shards."""
     service.vault.destroy(dataset_id)
-    destroyed = _destroy_shards(service, Shard.dataset_id == dataset_id, tell)
+    destroyed = destroy_shards(service, Shard.dataset_id == dataset_id, tell)
     with service.db.begin() as session:
         row = session.get_one(Dataset, dataset_id)
         row.name, row.classes, row.report = "", {}, {}
@@ -66,7 +66,7 @@ def purge_model(service: Service, model_id: UUID, tell: Tell) -> int:
     for row in versions:
         tell(0.0)
         service.vault.destroy(row.key_id, *files_of(row))
-    _destroy_shards(service, Shard.feature_map_id.in_(maps), tell)
+    destroy_shards(service, Shard.feature_map_id.in_(maps), tell)
     with service.db.begin() as session:
         _empty_versions(session, model_id, [row.id for row in versions])
         offers.remove(session, model_id)
@@ -77,7 +77,8 @@ def purge_model(service: Service, model_id: UUID, tell: Tell) -> int:
     return len(versions)
 
 
-def _destroy_shards(service: Service, which: object, tell: Tell) -> int:
+def destroy_shards(service: Service, which: object, tell: Tell) -> int:
+    """Destroy the shards that a condition names; returns how many."""
     destroyed = 0
     while True:
         with service.db.read() as session:

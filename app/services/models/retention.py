@@ -108,7 +108,7 @@ def purge_retired(service: Service, model_id: UUID, tell: Callable[[float], None
         due = _due(session, model_id)
     for done, row in enumerate(due):
         tell(done / len(due))
-        while _move_centroids(service, row):
+        while move_centroids(service, row):
             tell(done / len(due))
         _destroy(service, row)
     return len(due)
@@ -130,10 +130,10 @@ def _needed(session: Session, model_id: UUID) -> set[UUID]:
     return {found.id for row in ready if (found := coverage.nearest(session, row)) is not None}
 
 
-def _move_centroids(service: Service, row: Version) -> int:
-    """Seal some centroids that other versions share under the key of the newest of these."""
+def move_centroids(service: Service, row: Version) -> int:
+    """Seal some centroids that usable versions share under the key of the newest of these."""
     with service.db.begin() as session:
-        _lock(session, row.model_id)
+        lock(session, row.model_id)
         sharers = session.execute(
             select(Centroid.id, func.max(Version.number))
             .join(VersionClass, VersionClass.centroid_id == Centroid.id)
@@ -163,7 +163,7 @@ def _move_centroids(service: Service, row: Version) -> int:
         return len(sharers)
 
 
-def _lock(session: Session, model_id: UUID) -> None:
+def lock(session: Session, model_id: UUID) -> None:
     """No version of the model is retired before this transaction ends."""
     session.scalars(select(Model).filter_by(id=model_id).with_for_update()).one()
 
@@ -171,7 +171,7 @@ def _lock(session: Session, model_id: UUID) -> None:
 def _destroy(service: Service, row: Version) -> None:
     """Destroy what the version stored but what others build on, which moves to a key of its own."""
     with service.db.begin() as session:
-        _lock(session, row.model_id)
+        lock(session, row.model_id)
         if not _as_read(session, row):
             return  # another job was first
         network = _trained_network(session, row)
@@ -247,7 +247,7 @@ def _close(
     session: Session, row: Version, file_id: UUID, key_id: UUID, statistics_file_id: UUID | None = None
 ) -> bool:
     """Say that what the version stored is gone but what these name; False where somebody said so before."""
-    _lock(session, row.model_id)
+    lock(session, row.model_id)
     if not _as_read(session, row):
         return False
     session.execute(
