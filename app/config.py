@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -158,6 +159,22 @@ class Forget(Section):
         return value
 
 
+class Callbacks(Section):
+    """Messages to those who asked for something to be forgotten."""
+
+    allowed_networks: str = Field(
+        "",
+        description="Private networks that callbacks may reach, over plain http too: 10.1.0.0/16, fd00::/8.",
+    )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _written(cls, value: str) -> str:
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            ip_network(part)
+        return value
+
+
 class Settings(Section):
     """Everything an operator may set."""
 
@@ -171,6 +188,7 @@ class Settings(Section):
     idempotency: Idempotency = Field(default_factory=Idempotency)
     backups: Backups = Field(default_factory=Backups)
     forget: Forget = Field(default_factory=Forget)
+    callbacks: Callbacks = Field(default_factory=Callbacks)
 
     @property
     def database_url(self) -> str:

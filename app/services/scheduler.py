@@ -21,8 +21,10 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.service import Service
 from app.services import jobs
+from app.services.callbacks.courier import Courier
 from app.services.datasets import staging
 from app.services.erasure.orphans import remove_orphans
+from app.services.forget import sweeps as forget_sweeps
 from app.services.jobs import ACTIVE, State, Urgency
 from app.services.models import retention
 from app.services.policies import offers
@@ -31,6 +33,7 @@ from app.tables import Dataset, Holder, IdempotencyRecord, Job, Model, Version
 log = logging.getLogger(__name__)
 
 DUTY = "sweep"
+FORGET_REQUESTS = "POST /v1/forget-requests"  # the route that makes one, and those that decide about it
 RARE = 10.0  # sweeps of the file store in the life of an orphan
 
 
@@ -42,17 +45,23 @@ class Scheduler:
         self.owner = f"{socket.gethostname()}:{os.getpid()}-{secrets.token_hex(3)}"
         self._over = threading.Event()
         self._files_swept = time.monotonic()
+        self._on_duty = False
 
     def run(self) -> None:
-        """Sweep until `stop` is called."""
+        """Sweep until `stop` is called; beside it a courier sends callbacks."""
+        courier = Courier(self.service, lambda: self._on_duty)
+        courier.start()
         while True:
             try:
-                if hold(self.service, DUTY, self.owner):
+                self._on_duty = hold(self.service, DUTY, self.owner)
+                if self._on_duty:
                     self.sweep()
             except Exception:  # the edge: a sweep that failed must not be the last
+                self._on_duty = False
                 log.exception("sweep failed")
             if self._over.wait(self.service.settings.jobs.sweep_seconds):
                 break
+        courier.stop()
         release(self.service, DUTY, self.owner)
 
     def stop(self) -> None:
@@ -61,6 +70,10 @@ class Scheduler:
     def sweep(self) -> None:
         """Everything that is due, each on its own: one that fails holds no other up."""
         duties: list[Callable[[Service], object]] = [
+            forget_sweeps.commit_ledger_objects,
+            forget_sweeps.keep_dates,
+            forget_sweeps.end_holds,
+            forget_sweeps.purge_again,
             jobs.sweep,
             jobs.drop_checkpoints,
             expire_answers,
@@ -119,10 +132,11 @@ def release(service: Service, duty: str, owner: str) -> None:
 
 
 def expire_answers(service: Service) -> None:
-    """Remove idempotency records that are past their time."""
+    """Remove idempotency records that are past their time; a forget request keeps its own."""
     with service.db.begin() as session:
         old = clock(session) - timedelta(seconds=service.settings.idempotency.keep_seconds)
-        session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < old))
+        kept = IdempotencyRecord.route.startswith(FORGET_REQUESTS)
+        session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < old, ~kept))
 
 
 def follow_policies(service: Service) -> int:

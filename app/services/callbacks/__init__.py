@@ -1,0 +1,1 @@
+"""Telling whoever asked: signed messages to a request's callback, stored, retried, replayable."""
