@@ -20,7 +20,11 @@ from workers.progress import Reporter, Superseded
 
 log = logging.getLogger(__name__)
 
-KINDS: Mapping[str, str] = {"update": "workers.update", "purge": "workers.purge"}
+KINDS: Mapping[str, str] = {
+    "update": "workers.update",
+    "purge": "workers.purge",
+    "verify": "workers.verify",
+}
 CLOSE_TRIES = 8
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cuda error", "cublas_status_alloc_failed")

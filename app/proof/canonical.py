@@ -30,12 +30,18 @@ def canonical(value: Any) -> bytes:
 def parse(raw: bytes) -> Any:
     """The value of a canonical text; raises `NotCanonical` where another text of it was sent."""
     try:
-        value = json.loads(raw)
+        value = json.loads(raw, parse_int=_whole)
     except (ValueError, RecursionError):
         raise NotCanonical("this is not JSON") from None
     if canonical(value) != raw:
         raise NotCanonical("this is not the canonical text of its content: it was altered or reformatted")
     return value
+
+
+def _whole(text: str) -> int | float:
+    """A whole number; beyond 2**53 the double it stands for."""
+    value = int(text) if len(text) < 18 else MOST
+    return value if abs(value) < MOST else float(text)
 
 
 def _parts(value: Any) -> Iterator[str]:

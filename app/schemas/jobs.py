@@ -15,7 +15,7 @@ from app.schemas.base import Answer
 from app.tables import Job, JobEvent
 
 DONE = ("succeeded", "failed", "cancelled")
-RESOURCES = {"purge": "dst", "upgrade": "upg", "forget": "fgt"}  # prefix of the resource's id by kind of job
+RESOURCES = {"purge": "dst", "upgrade": "upg", "forget": "fgt", "verify": "fgt"}  # prefixes of ids by kind
 
 JobState = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 JobKind = Literal["update", "forget", "verify", "drill", "upgrade", "backfill", "purge", "reconcile"]

@@ -6,7 +6,6 @@ erased.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session
 from app import __version__, ids
 from app.db import clock
 from app.errors import ArtifactCorrupt
+from app.proof.reproduce import blinded
 from app.service import Service
 from app.services.certificates import claims, provenance, recipes, statements
 from app.services.erasure import ledger
@@ -43,7 +43,7 @@ def content(service: Service, session: Session, request: ForgetRequest, certific
     """Everything that is signed but the key that signs."""
     now = clock(session)
     gone = _erased(session, request)
-    items = _version_items(session, request)
+    items = version_items(session, request)
     versions = [_version(service, session, item, gone) for item in items]
     exports = statements.exports(session, gone, [item.resource_id for item in items])
     rebuilds = request.evidence.get("rebuilds", [])
@@ -81,11 +81,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-def blinded(nonce: bytes, digest: str) -> str:
-    """SHA-256 of the nonce followed by the 32 bytes of the digest, hex."""
-    return hashlib.sha256(nonce + bytes.fromhex(digest)).hexdigest()
-
-
 def _erased(session: Session, request: ForgetRequest) -> Gone:
     """The rows that the request's entry of the ledger takes away."""
     found: Gone = {}
@@ -96,7 +91,7 @@ def _erased(session: Session, request: ForgetRequest) -> Gone:
     return found
 
 
-def _version_items(session: Session, request: ForgetRequest) -> list[ForgetItem]:
+def version_items(session: Session, request: ForgetRequest) -> list[ForgetItem]:
     query = (
         select(ForgetItem).filter_by(request_id=request.id, kind="version").order_by(ForgetItem.resource_id)
     )

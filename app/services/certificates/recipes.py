@@ -78,6 +78,7 @@ class Recipe:
             "target": model.target,
             "method": {"name": version.method, "params": version.params},
             "seed": str(version.seed),
+            "datasets": [_edge(edge) for edge in self.edges[-1]],
             "steps": [
                 _step(number, row, edges)
                 for number, (row, edges) in enumerate(zip(self.steps, self.edges, strict=True), 1)
@@ -136,9 +137,9 @@ def _step(number: int, version: Version, edges: Iterable[VersionDataset]) -> dic
         "version": ids.encode("ver", version.id),
         "method": {"name": version.method, "params": version.params},
         "seed": str(version.seed),
-        "datasets": [
-            {"dataset": ids.encode("dst", edge.dataset_id), "role": edge.role, "rows": edge.rows}
-            for edge in edges
-            if not edge.inherited
-        ],
+        "datasets": [_edge(edge) for edge in edges if not edge.inherited],
     }
+
+
+def _edge(edge: VersionDataset) -> dict[str, Any]:
+    return {"dataset": ids.encode("dst", edge.dataset_id), "role": edge.role, "rows": edge.rows}
