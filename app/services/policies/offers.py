@@ -44,9 +44,9 @@ def take(session: Session, model: Model, dataset: Dataset, now: datetime) -> Non
 
 
 def waiting(session: Session, model: Model) -> list[Waiting]:
-    """What waits for the model, the oldest first. Rows that a forget request has named do not count, nor those
-    of a class that one has named; which split rows are of only the shards say, so eval rows are taken to be
-    named first: that keeps none back."""
+    """What waits for the model, the oldest first. Rows that a forget request has named do not count, alone or
+    by their class; which split they are of only the shards say, so eval rows are taken to be named first: that
+    keeps none back."""
     rows = session.execute(
         select(Offer, Dataset)
         .join(Dataset, Dataset.id == Offer.dataset_id)
@@ -62,7 +62,7 @@ def waiting(session: Session, model: Model) -> list[Waiting]:
 def _rows(dataset: Dataset, gone: int, out: Iterable[str]) -> int:
     """Train rows that an update may learn; a row that is named by itself and by its class counts off once or
     twice, and never makes less than none."""
-    of_classes = sum(dataset.classes[name]["train"] for name in out if name in dataset.classes)
+    of_classes = sum(int(dataset.classes[name]["train"]) for name in out if name in dataset.classes)
     return max(0, dataset.train_rows - of_classes - max(0, gone - dataset.eval_rows))
 
 
