@@ -102,6 +102,14 @@ class JobNotRetryable(AppError):
     status, code, title = 409, "job-not-retryable", "The job cannot be retried"
 
 
+class ApprovalRequired(AppError):
+    status, code, title = 409, "approval-required", "Another person must approve this"
+
+
+class RequestStateConflict(AppError):
+    status, code, title = 409, "request-state", "The forget request is in another state"
+
+
 class MissingData(AppError):
     status, code, title = 409, "missing-data", "The method needs data that is not there"
 
@@ -144,6 +152,10 @@ class UnsafeFormat(AppError):
 
 class ValidationFailed(AppError):
     status, code, title = 422, "validation-failed", "A value is not valid"
+
+
+class DeadlinePassed(AppError):
+    status, code, title = 422, "deadline-passed", "The due date has passed"
 
 
 class IdempotencyMismatch(AppError):

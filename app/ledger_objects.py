@@ -30,10 +30,11 @@ class LedgerObject:
 
 
 class LedgerObjects:
-    """A directory of decisions. Nothing is ever removed from it."""
+    """A directory of decisions."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.settled: set[tuple[UUID, Kind]] = set()  # what this process saw the database say too
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, request_id: UUID, kind: Kind, body: Mapping[str, Any]) -> None:
@@ -78,6 +79,12 @@ class LedgerObjects:
             found = self.get(request_id, kind)
             if found is not None:
                 yield found
+
+    def discard_lift(self, request_id: UUID) -> None:
+        """Remove a lift that never came to be: the erasure went on before the database heard of it."""
+        path = self._path(request_id, "lift")
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
 
     def _path(self, request_id: UUID, kind: Kind) -> Path:
         return self.root / request_id.hex[-2:] / f"{request_id.hex}.{kind}"

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from app import ids
 from app.config import Settings
 from app.db import clock
 from app.service import Service
@@ -139,7 +140,7 @@ def counts(rows: Mapping[UUID, set[int]]) -> dict[str, Any]:
 
 def _shared(left: Mapping[UUID, set[int]]) -> list[dict[str, Any]]:
     return [
-        {"code": "shared-rows", "dataset": id.hex, "rows": len(positions)}
+        {"code": "shared-rows", "dataset": ids.encode("dst", id), "rows": len(positions)}
         for id, positions in sorted(left.items())
     ]
 

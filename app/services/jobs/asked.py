@@ -58,6 +58,8 @@ def _check_retry(session: Session, old: Job) -> None:
     again = session.scalar(select(Job.id).where(Job.retry_of == old.id, Job.state.not_in(DONE)).limit(1))
     if again is not None:
         raise JobNotRetryable(f"{ids.encode('job', again)} is a retry of this job and has not ended")
+    if old.kind == "forget":
+        raise JobNotRetryable("a forget job is tried again by its request: POST …/forget-requests/{id}/retry")
     if old.kind != "update":
         return
     if old.model_id is not None:

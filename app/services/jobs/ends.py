@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.service import Service
+from app.services.forget import states
 from app.services.jobs.leases import ClaimedJob, guard, hold
 from app.services.jobs.rows import DONE, Cause, State, log_line, say
 from app.tables import Checkpoint, Job
@@ -102,6 +103,8 @@ def fail_row(
     job.error = {"cause": cause, "detail": detail or SENTENCES.get(cause, ""), "errors": list(errors)}
     log_line(session, job.id, now, f"Attempt {job.attempt} failed: {cause}. {job.error['detail']}".strip())
     _close(session, job, State.FAILED, now)
+    if job.kind == "forget":
+        states.model_failed(session, job)
 
 
 def cancel_row(session: Session, job: Job, now: datetime) -> None:

@@ -85,11 +85,11 @@ def renew(service: Service, claimed: ClaimedJob) -> Signal:
 
 
 def look(service: Service, claimed: ClaimedJob) -> Signal:
-    """Read whether to go on: cancelled, lost, or in the way of a job that has a lane."""
+    """Read whether to go on: cancelled, lost, or in the way of another job."""
     with service.db.read() as session:
         row = session.execute(select(Job.cancel_requested).where(*_held(claimed))).one_or_none()
         signal = _signal(row)
-        if signal is Signal.CONTINUE and claimed.lane is None and _in_the_way(session, claimed):
+        if signal is Signal.CONTINUE and _makes_way(session, claimed):
             return Signal.STOP
     return signal
 
@@ -157,6 +157,24 @@ def _signal(row: Any) -> Signal:
     if row is None:
         return Signal.LOST
     return Signal.CANCEL if row.cancel_requested else Signal.CONTINUE
+
+
+def _makes_way(session: Session, claimed: ClaimedJob) -> bool:
+    """A job without a lane lets one pass that has one; an update lets its model forget first."""
+    if claimed.lane is None:
+        return _in_the_way(session, claimed)
+    return claimed.kind == "update" and _is_to_forget(session, claimed.lane)
+
+
+def _is_to_forget(session: Session, lane: UUID) -> bool:
+    """Whether a forget job waits for this lane: what is computed there has erased rows, or builds on them."""
+    waits = exists().where(
+        Job.lane == lane,
+        Job.kind == "forget",
+        Job.state == State.QUEUED,
+        Job.not_before <= clock(session),
+    )
+    return bool(session.scalar(select(waits)))
 
 
 def _in_the_way(session: Session, claimed: ClaimedJob) -> bool:

@@ -19,7 +19,7 @@ from app.services.jobs.ends import cancel_row
 from app.services.jobs.rows import ACTIVE, DONE, State, locked, new_job, say
 from app.tables import Job, JobDataset, JobEvent
 
-NEVER_CANCELLED = ("purge",)  # a deletion that was accepted is carried out
+NEVER_CANCELLED = ("purge", "forget")  # a deletion that was accepted is carried out
 
 
 def check_cancellable(job: Job) -> None:

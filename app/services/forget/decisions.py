@@ -1,0 +1,293 @@
+"""What people decide about a request: approve, reject, cancel, extend, hold, release, retry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.db import clock, touch
+from app.errors import ApprovalRequired, RequestStateConflict, ValidationFailed
+from app.schemas.forget import Extension, ForgetRead, Hold
+from app.service import Caller, Service
+from app.services.callers.idempotency import Once
+from app.services.erasure import entries
+from app.services.forget import approve, due, reads, states, targets
+from app.services.forget.submit import ring
+from app.services.jobs.ends import cancel_row
+from app.services.jobs.rows import State
+from app.tables import ForgetItem, ForgetRequest, Job, Model, RestrictedRow
+
+Act = Callable[[Session, ForgetRequest], Sequence[Job]]
+
+
+def approve_request(service: Service, caller: Caller, request_id: UUID, once: Once | None) -> ForgetRead:
+    """Enter the erasure into the ledger and begin; raises `ApprovalRequired` where the creator may not."""
+
+    def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
+        _expect(request, "awaiting-approval")
+        if service.settings.forget.two_person and request.creator == caller.actor:
+            raise ApprovalRequired(
+                "who made a request does not approve it: another key with forget:approve must"
+            )
+        return approve.carry_out(service, session, request, caller.actor)
+
+    return _decide(service, caller, request_id, once, act, status=202)
+
+
+def reject(service: Service, caller: Caller, request_id: UUID, reason: str, once: Once | None) -> ForgetRead:
+    """Refuse the erasure; its rows, and who joined it, are free again."""
+
+    def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
+        _expect(request, "awaiting-approval")
+        if service.ledger.get(request.id, "approve") is not None:
+            raise RequestStateConflict("the request was approved, which is about to show")
+        request.decider = caller.actor
+        _end(session, request, "rejected", reason, caller.actor)
+        for other in _joined(session, request):
+            other.decider = caller.actor
+            _end(session, other, "rejected", reason, caller.actor)
+        return []
+
+    return _decide(service, caller, request_id, once, act)
+
+
+def cancel(
+    service: Service, caller: Caller, request_id: UUID, reason: str | None, once: Once | None
+) -> ForgetRead:
+    """Withdraw a request that no job has taken up; after approval that lifts its entry of the ledger."""
+
+    def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
+        _expect(request, "awaiting-approval", "locating", joined=True)
+        _refuse_taken(session, request.duplicate_of or request.id)
+        others = [reads.url(other.id) for other in _joined(session, request)]
+        if others:
+            raise RequestStateConflict(
+                "other requests have joined this one: cancel them first", related=others
+            )
+        if request.duplicate_of is None:
+            take_back(service, session, request, caller.actor, reason)
+        else:
+            _end(session, request, "cancelled", reason, caller.actor)
+        return []
+
+    return _decide(service, caller, request_id, once, act)
+
+
+def extend(
+    service: Service, caller: Caller, request_id: UUID, body: Extension, once: Once | None
+) -> ForgetRead:
+    """Give a request more time, once, with a reason."""
+
+    def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
+        _expect_open(request)
+        if request.extension is not None:
+            raise RequestStateConflict("the request has been extended already")
+        before, now = request.due_at, clock(session)
+        request.due_at = due.extended(
+            request.regulation, request.submitted_at, before, service.settings.forget.time_zone, body.months
+        )
+        request.extension = {
+            "reason": body.reason,
+            "at": now.isoformat(),
+            "actor": caller.actor,
+            "due_before": before.isoformat(),
+        }
+        request.reminders = []
+        request.revision += 1
+        states.tell(session, request, "forget.extended", caller.actor)
+        return []
+
+    return _decide(service, caller, request_id, once, act)
+
+
+def hold(service: Service, caller: Caller, request_id: UUID, body: Hold, once: Once | None) -> ForgetRead:
+    """Suspend the erasure for a legal duty, not the restriction; until a job has taken it up."""
+
+    def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
+        _expect(request, "awaiting-approval", "locating")
+        _refuse_taken(session, request.id)
+        now = clock(session)
+        if body.until is not None and body.until <= now:
+            raise ValidationFailed("a hold ends in the future", pointer="/until")
+        until = body.until.isoformat() if body.until else None
+        request.hold = {"reason": body.reason, "until": until, "actor": caller.actor}
+        request.revision += 1
+        _leave_jobs(session, request, now)
+        states.tell(session, request, "forget.held", caller.actor)
+        return []
+
+    return _decide(service, caller, request_id, once, act)
+
+
+def release(service: Service, caller: Caller, request_id: UUID, once: Once | None) -> ForgetRead:
+    """End a legal hold; what was approved goes on."""
+
+    def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
+        _expect(request, "awaiting-approval", "locating")
+        if request.hold is None:
+            raise RequestStateConflict("the request is not on hold")
+        return let_go(service, session, request, caller.actor)
+
+    return _decide(service, caller, request_id, once, act, status=202)
+
+
+def retry(
+    service: Service, caller: Caller, request_id: UUID, rows: UUID | None, once: Once | None
+) -> ForgetRead:
+    """Queue a new job for each model whose job failed."""
+
+    def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
+        _expect(request, "failed")
+        if rows is not None:
+            targets.check_rows(session, caller.tenant_id, rows)
+            request.rows_id = rows
+        queued = []
+        for item in _models(session, request.id):
+            if item.state == "failed":
+                item.detail = {}
+                queued.append(
+                    approve.queue_forget(
+                        session,
+                        request,
+                        item.resource_id,
+                        service.settings,
+                        actor=caller.actor,
+                        retry_of=item.job_id,
+                    )
+                )
+        states.recompute(session, request)
+        states.tell(session, request, "forget.retried", caller.actor)
+        return queued
+
+    return _decide(service, caller, request_id, once, act, status=202)
+
+
+def let_go(service: Service, session: Session, request: ForgetRequest, actor: str) -> Sequence[Job]:
+    """Take the hold from a request whose row is held; the jobs to ring for."""
+    request.hold = None
+    request.revision += 1
+    states.tell(session, request, "forget.released", actor)
+    session.flush()
+    if request.sequence is None:
+        return []
+    models = [item.resource_id for item in _models(session, request.id) if item.state == "locating"]
+    return approve.start(session, request, models, service.settings, actor=actor)
+
+
+def own(session: Session, tenant_id: UUID, request_id: UUID) -> ForgetRequest:
+    """A tenant's request to decide about: its models, jobs and row are held, in the order of publications.
+
+    The caller holds `entries.lock`. Raises `NotFound`.
+    """
+    items = select(ForgetItem.job_id, ForgetItem.resource_id).where(
+        ForgetItem.request_id == request_id, ForgetItem.kind == "model"
+    )
+    reads.get(session, tenant_id, request_id)
+    pairs = session.execute(items).all()
+    models = select(Model.id).where(Model.id.in_([row.resource_id for row in pairs])).order_by(Model.id)
+    session.execute(models.with_for_update(read=True, key_share=True)).all()
+    jobs = select(Job).where(Job.id.in_([row.job_id for row in pairs if row.job_id])).order_by(Job.id)
+    session.scalars(jobs.with_for_update().execution_options(populate_existing=True)).all()
+    return states.lock(session, [request_id])[0]
+
+
+def _decide(
+    service: Service, caller: Caller, request_id: UUID, once: Once | None, act: Act, status: int = 200
+) -> ForgetRead:
+    with service.db.begin() as session:
+        if once:
+            once.begin(session)
+        entries.lock(session)
+        request = own(session, caller.tenant_id, request_id)
+        queued = act(session, request)
+        session.flush()
+        answer = reads.read(session, request)
+        if once:
+            headers = reads.location(request) if status == 202 else {}
+            body = answer.model_dump(mode="json")
+            once.finish(session, status=status, body=body, headers=headers, resource_id=request.id)
+    ring(service, queued)
+    return answer
+
+
+def _expect(request: ForgetRequest, *wanted: str, joined: bool = False) -> None:
+    if request.duplicate_of is not None and not joined:
+        raise RequestStateConflict(
+            "this request joined another one: decide about that", related=[reads.url(request.duplicate_of)]
+        )
+    if request.state not in wanted:
+        raise RequestStateConflict(
+            f"the request is {request.state}; this can be asked of one that is {' or '.join(wanted)}"
+        )
+
+
+def _expect_open(request: ForgetRequest) -> None:
+    if request.state in states.ENDED:
+        raise RequestStateConflict(f"the request is {request.state}: nothing is due any more")
+
+
+def taken(session: Session, request_id: UUID) -> bool:
+    """Whether a job has taken the request up, for some model at least."""
+    return any(item.state != "locating" for item in _models(session, request_id))
+
+
+def _refuse_taken(session: Session, request_id: UUID) -> None:
+    if taken(session, request_id):
+        raise RequestStateConflict("a job has taken the request up: it can no longer be stopped")
+
+
+def take_back(
+    service: Service, session: Session, request: ForgetRequest, actor: str, reason: str | None = None
+) -> None:
+    """Cancel a request that nobody joined and no job has taken up. The caller commits next."""
+    written = service.ledger.get(request.id, "approve")
+    if request.sequence is None and written is not None:  # its commit was lost: say it, then lift it
+        approve.carry_out(service, session, request, str(written.body["actor"]))
+    _end(session, request, "cancelled", reason, actor)
+    if request.sequence is None:
+        return
+    _leave_jobs(session, request, clock(session))
+    for item in _models(session, request.id):
+        item.state = "cancelled"
+    lift = entries.lift(session, request, actor)
+    session.flush()
+    entries.write_object(service.ledger, lift)
+
+
+def _end(session: Session, request: ForgetRequest, state: str, reason: str | None, actor: str) -> None:
+    request.reason = reason
+    session.execute(delete(RestrictedRow).where(RestrictedRow.request_id == request.id))
+    states.move(request, state, clock(session))
+    states.tell(session, request, f"forget.{state}", actor)
+    touch(session)
+
+
+def _joined(session: Session, request: ForgetRequest) -> list[ForgetRequest]:
+    found = session.scalars(select(ForgetRequest.id).where(ForgetRequest.duplicate_of == request.id)).all()
+    return [other for other in states.lock(session, found) if other.state not in states.ENDED]
+
+
+def _models(session: Session, request_id: UUID) -> Sequence[ForgetItem]:
+    query = select(ForgetItem).where(ForgetItem.request_id == request_id, ForgetItem.kind == "model")
+    return session.scalars(query.order_by(ForgetItem.resource_id)).all()
+
+
+def _leave_jobs(session: Session, request: ForgetRequest, now: datetime) -> None:
+    """Take a request off the jobs that it waits for; one that no other waits for is cancelled."""
+    session.flush()
+    for item in _models(session, request.id):
+        if item.job_id is None:
+            continue
+        job = session.get_one(Job, item.job_id)
+        others = select(ForgetItem.request_id).where(
+            ForgetItem.job_id == job.id,
+            ForgetItem.request_id != request.id,
+            ForgetItem.state.not_in(("done", "cancelled")),
+        )
+        if job.state == State.QUEUED and session.scalar(others.limit(1)) is None:
+            cancel_row(session, job, now)
+        item.job_id = None
