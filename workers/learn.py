@@ -9,7 +9,6 @@ from uuid import UUID
 import numpy as np
 import torch
 from safetensors.torch import load as parse
-from sqlalchemy import select
 
 from app.methods import networks
 from app.methods.base import Centroid, Context, Outcome, Progress, Snapshot, Split, Unfit
@@ -23,13 +22,12 @@ from app.service import Service
 from app.services.datasets import features, shards
 from app.services.datasets.shards import TRAIN, Block
 from app.services.jobs import ClaimedJob
-from app.services.models import heads, snapshots
+from app.services.models import heads, publish, snapshots
 from app.services.models.publish import Shared
-from app.tables import Model, ModelClass, Shard, Upload, VersionClass
+from app.tables import Model, Shard, Upload
 from workers.checkpoints import JobCheckpoint
 from workers.measure import Examiner, Measured, examine
 from workers.plan import Plan
-from workers.progress import Reporter
 from workers.rows import Gathered, collect, gather
 
 FEATURES_DONE, METHOD_DONE, MEASURED = 0.2, 0.9, 0.97  # shares of the whole job
@@ -42,7 +40,7 @@ class Work:
     service: Service
     claimed: ClaimedJob
     plan: Plan
-    report: Reporter
+    report: Callable[[float, str, str], None]
     device: torch.device
 
     @property
@@ -62,13 +60,7 @@ def load_base(work: Work) -> tuple[Snapshot, Mapping[str, Shared]]:
     if stored is not None and not own:
         before = replace(before, statistics=snapshots.statistics_of(work.service, stored.id))
     with work.service.db.read() as session:
-        rows = session.execute(
-            select(ModelClass.name, VersionClass.centroid_id)
-            .join(VersionClass, VersionClass.class_id == ModelClass.id)
-            .where(VersionClass.version_id == base.id)
-        )
-        shared = {name: Shared(id, before.centroids[name]) for name, id in rows if id is not None}
-    return before, shared
+        return before, publish.shared(session, base.id, before.centroids)
 
 
 def as_created(service: Service, model: Model) -> Snapshot:
@@ -112,7 +104,7 @@ def learn(work: Work, before: Snapshot) -> Made:
         data[Split.SELECT] = chosen.rows
     work.report(FEATURES_DONE, plan.method.name, "")
     outcome = plan.method.run(_with_lacking(work, before), data, plan.params, _context(work))
-    examiner = Examiner(outcome.after, plan)
+    examiner = Examiner(outcome.after, plan.evaluate, regression=plan.regression, earlier=plan.earlier)
     made: list[Shard] = []
     tell = _counter(work, _eval_rows(work), METHOD_DONE, MEASURED, "measuring")
     if plan.feature_map_id is not None:
@@ -149,10 +141,14 @@ def _ensure_features(work: Work, before: Snapshot, feature_map_id: UUID) -> None
 
 
 def new_features(
-    work: Work, outcome: Outcome, examiner: Examiner, datasets: Sequence[UUID]
+    work: Work,
+    outcome: Outcome,
+    examiner: Examiner,
+    datasets: Sequence[UUID],
+    leave_out: Mapping[UUID, frozenset[int]] | None = None,
 ) -> tuple[Outcome, list[Shard]]:
-    """Put these datasets through the trained network once: stored features, and centroids of the plan's train
-    rows that are their sums.
+    """Put these datasets through the trained network once, without the rows in `leave_out`: stored features,
+    and centroids of the plan's train rows that are their sums.
 
     What later versions read is stored here and never computed again, so the centroids are taken from it.
     """
@@ -185,6 +181,7 @@ def new_features(
                 tell,
                 work.batch,
                 see=lambda block, id=dataset_id: see(id, block),  # type: ignore[misc]
+                leave_out=(leave_out or {}).get(dataset_id, ()),
             )
     except BaseException:
         shards.discard(work.service, made)

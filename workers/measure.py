@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -32,12 +32,20 @@ class Measured:
 class Examiner:
     """Predicts blocks of features and keeps truth beside prediction."""
 
-    def __init__(self, after: Snapshot, plan: Plan) -> None:
-        assert after.head is not None
+    def __init__(
+        self,
+        after: Snapshot,
+        evaluate: Iterable[Use],
+        *,
+        regression: bool,
+        earlier: Sequence[Mapping[str, float | None]] = (),
+    ) -> None:
+        """`earlier`: the accuracy per class of every ancestor, youngest first."""
         self._after = after
-        self._plan = plan
+        self._regression = regression
+        self._earlier = earlier
         self._scorer = scorer_of(after)
-        self._uses: Mapping[UUID, Use] = {use.dataset_id: use for use in plan.evaluate}
+        self._uses: Mapping[UUID, Use] = {use.dataset_id: use for use in evaluate}
         self._truth: list[NDArray[Any]] = []  # indices of classes, or targets
         self._guess: list[NDArray[Any]] = []
         self._rows: dict[UUID, int] = {}
@@ -47,7 +55,7 @@ class Examiner:
         use = self._uses.get(dataset_id)
         if use is None:
             return
-        wanted = use.keeps(block.positions) & block.says(targets=self._plan.regression)
+        wanted = use.keeps(block.positions) & block.says(targets=self._regression)
         if not use.every_split:
             wanted &= block.split == EVAL
         chosen = block.pick(wanted)
@@ -57,10 +65,10 @@ class Examiner:
         self._truth.append(self._true(chosen))
         for at in range(0, len(chosen), CHUNK):
             scores = self._scorer(chosen.x[at : at + CHUNK])
-            self._guess.append(scores[:, 0] if self._plan.regression else top_k(scores, 1)[0][:, 0])
+            self._guess.append(scores[:, 0] if self._regression else top_k(scores, 1)[0][:, 0])
 
     def _true(self, chosen: Block) -> NDArray[Any]:
-        if self._plan.regression:
+        if self._regression:
             assert chosen.targets is not None
             return chosen.targets
         labels: NDArray[np.int64] = shards.label_index(chosen.names, self._after.classes)[chosen.labels]
@@ -68,7 +76,7 @@ class Examiner:
 
     def result(self, known_before: frozenset[str]) -> Measured:
         """All metrics; null where no row says anything."""
-        if self._plan.regression:
+        if self._regression:
             values = [np.concatenate([*part, np.empty(0)]) for part in (self._truth, self._guess)]
             return Measured(metrics.measure_values(*values), self._rows)
         none = [np.empty(0, np.int64)]
@@ -77,7 +85,7 @@ class Examiner:
             np.concatenate(self._guess or none),
             self._after.classes,
             old=known_before,
-            earlier=self._plan.earlier,
+            earlier=self._earlier,
         )
         return Measured(found, self._rows)
 

@@ -107,7 +107,7 @@ def _blocks(
             feature_map,
             split=split,
             leave_out=sorted(use.without),
-            only=use.only,
+            near=use.only,
             made=None if made is None else made[use.dataset_id],
         ):
             chosen = block.pick(use.keeps(block.positions) & block.says(targets=plan.regression))

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 KINDS: Mapping[str, str] = {
     "update": "workers.update",
+    "forget": "workers.forget",
     "purge": "workers.purge",
     "verify": "workers.verify",
 }

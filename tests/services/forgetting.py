@@ -1,85 +1,99 @@
-"""Persons in datasets, and requests to forget them, without HTTP and without a worker."""
+"""Forget requests for tests: what a receipt and an approval write, and the job that follows."""
 
 from __future__ import annotations
 
-import os
-import signal
+from datetime import timedelta
 
 from app import ids
-from app.schemas.forget import ForgetCreate
-from app.service import Caller, open_service
-from app.services.callers.access import digest
-from app.services.callers.idempotency import Once
-from app.services.forget import reads, submit
-from app.tables import ForgetRequest, Sample, SampleSubject
-from tests.services.learning import a_dataset
+from app.db import clock, touch
+from app.services.erasure import entries
+from app.services.forget import approve
+from app.tables import ForgetItem, ForgetRequest, ForgetTarget, LedgerEntry, Version
+from tests.services.learning import run_next
 
 
-def a_dataset_of(service, tenant_id, labels, subjects, samples=None, **changes):
-    """A dataset whose rows name these persons (a list for each row)."""
-    data = a_dataset(service, tenant_id, labels, **changes)
+def received(service, tenant, targets, *, scope="samples", **changes):
+    """A request that waits for its approval."""
     with service.db.begin() as session:
-        for position in range(len(subjects)):
-            sample = samples[position] if samples else None
-            session.add(
-                Sample(
-                    dataset_id=data.id,
-                    position=position,
-                    tenant_id=tenant_id,
-                    sample_digest=sample and digest(service, tenant_id, sample),
-                )
-            )
+        now = clock(session)
+        values = {
+            "id": ids.new(),
+            "tenant_id": tenant.id,
+            "created_at": now,
+            "scope": scope,
+            "persons": 1,
+            "shared_rows": "erase",
+            "models": None,
+            "method": {"name": "auto", "params": {}},
+            "accept": "exact",
+            "submitted_at": now,
+            "due_at": now + timedelta(days=30),
+            "state": "awaiting-approval",
+            "creator": "test",
+            "stages": {},
+            "evidence": {},
+            "exceptions": [],
+            "reminders": [],
+        }
+        request = ForgetRequest(**{**values, **changes})
+        session.add(request)
         session.flush()
-        for position, persons in enumerate(subjects):
-            for person in persons:
-                session.add(
-                    SampleSubject(
-                        dataset_id=data.id,
-                        position=position,
-                        tenant_id=tenant_id,
-                        subject_digest=digest(service, tenant_id, person),
-                    )
-                )
-    return data
+        for target in targets:
+            session.add(ForgetTarget(request_id=request.id, person=0, target=target, tenant_id=tenant.id))
+    return request
 
 
-def key(tenant_id, *scopes):
-    return Caller(tenant_id=tenant_id, key_id=ids.new(), scopes=frozenset(scopes), request_id="req_test")
+def approved(service, tenant, targets, **changes):
+    """A request that was approved: its entry and rows stand in the ledger, and its jobs are queued."""
+    request = received(service, tenant, targets, **changes)
+    with service.db.begin() as session:
+        entries.lock(session)
+        row = session.get_one(ForgetRequest, request.id)
+        approve.carry_out(service, session, row, "test")
+        touch(session)
+    return request
 
 
-def ask(service, caller, targets, scope="subject", *, idempotency_key=None, **fields):
-    """POST a request."""
-    body = ForgetCreate.model_validate({"scope": scope, "targets": targets, **fields})
-    once = Once(caller.tenant_id, "POST /v1/forget-requests", idempotency_key or ids.new().hex)
-    return submit.submit(service, caller, body, once)
+def rows_of(dataset, *positions):
+    """Targets that name rows of a dataset."""
+    return [f"row:{dataset.id.hex}:{position}" for position in positions]
 
 
-def now(service, caller, request):
-    """A request as it is now."""
-    return reads.look(service, caller, request.id)
+def forget(service, tenant, dataset, *positions, **changes):
+    """Approve the erasure of rows and run the job of the model; gives the request and the job."""
+    request = approved(service, tenant, rows_of(dataset, *positions), **changes)
+    return request, run_next(service)
 
 
-def row(service, request_id):
+def forget_class(service, tenant, class_id, **changes):
+    """Approve the erasure of a class and run the job of the model; gives the request and the job."""
+    request = approved(service, tenant, [f"class:{class_id.hex}"], scope="class", **changes)
+    return request, run_next(service)
+
+
+def request_of(service, request):
     with service.db.read() as session:
-        return session.get_one(ForgetRequest, request_id)
+        return session.get_one(ForgetRequest, request.id)
 
 
-def killed_after_the_object(service, work):
-    """Run `work(service)` in a process that is killed between the ledger's object and the commit."""
-    child = os.fork()
-    if child == 0:
-        mine = open_service(service.settings)
-        put = mine.ledger.put
+def items_of(service, request, kind="version"):
+    """The detail of a request's items of a kind, by resource."""
+    with service.db.read() as session:
+        found = session.query(ForgetItem).filter_by(request_id=request.id, kind=kind)
+        return {item.resource_id: item for item in found}
 
-        def put_and_die(*args):
-            put(*args)
-            os.kill(os.getpid(), signal.SIGKILL)
 
-        mine.ledger.put = put_and_die
-        try:
-            work(mine)
-        finally:
-            os._exit(1)  # it was to be killed before
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+def replacement_of(service, version):
+    """The version that replaces one; None where none does."""
+    with service.db.read() as session:
+        return session.query(Version).filter_by(replaces_id=version.id).one_or_none()
+
+
+def as_it_is(service, version):
+    with service.db.read() as session:
+        return session.get_one(Version, version.id)
+
+
+def entry_of(service, request):
+    with service.db.read() as session:
+        return session.query(LedgerEntry).filter_by(request_id=request.id, kind="approve").one()

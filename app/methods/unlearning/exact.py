@@ -136,6 +136,19 @@ def remade(
     return method.run(cleaned, data, params, ctx)
 
 
+def from_rows(
+    start: Snapshot,
+    everything: Rows,
+    method: Method[Any],
+    params: Params,
+    ctx: Context,
+    select: Rows | None = None,
+) -> Outcome:
+    """The version that a method gives which is a function of sums, from all its rows at once."""
+    data: Data = {Split.NEW: everything} | ({} if select is None else {Split.SELECT: select})
+    return method.run(start, data, params, ctx)
+
+
 def learned_again(
     cleaned: Snapshot,
     own: Rows,
@@ -179,7 +192,7 @@ def identity(old: Snapshot, new: Snapshot, again: Sums, rows: int) -> Identity:
     before, after = _rows(old), _rows(new)
     whole = None
     if old.statistics is not None and new.statistics is not None and again.statistics is not None:
-        whole = _same(new.statistics.merge(again.statistics), old.statistics)
+        whole = same(new.statistics.merge(again.statistics), old.statistics)
     added = dict(new.centroids)
     for name, centroid in again.centroids.items():
         added[name] = added[name] + centroid if name in added else centroid
@@ -190,7 +203,8 @@ def identity(old: Snapshot, new: Snapshot, again: Sums, rows: int) -> Identity:
     return Identity(whole, centroids and before == after + rows, before, after)
 
 
-def _same(one: Statistics, other: Statistics) -> bool:
+def same(one: Statistics, other: Statistics) -> bool:
+    """Whether every integer is."""
     arrays = one.arrays(), other.arrays()
     return arrays[0].keys() == arrays[1].keys() and all(
         np.array_equal(values, arrays[1][name]) for name, values in arrays[0].items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from uuid import UUID
 
@@ -113,14 +113,18 @@ def make(
     tell: Callable[[int], None],
     batch: int = BATCH,
     see: Callable[[Block], None] = lambda _: None,
+    leave_out: Collection[int] = (),
 ) -> list[Shard]:
-    """Seal the dataset's features and give the rows that name them, in no session; `see` gets each block."""
+    """Seal the dataset's features and give the rows that name them, in no session; `see` gets each block.
+
+    Positions in `leave_out` are not put through.
+    """
     with service.db.read() as session:
         tenant_id = session.get_one(Dataset, dataset_id).tenant_id
 
     def parts() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int16], int]]:
         clipped: list[int] = []
-        for block in shards.read(service, dataset_id):
+        for block in shards.read(service, dataset_id, leave_out=leave_out):
             (rows,) = embed(network, [block.x], grid, device, batch, on_clipped=clipped.append)
             see(replace(block, x=rows))
             tell(len(block))

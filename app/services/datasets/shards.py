@@ -126,15 +126,15 @@ def read(
     *,
     split: int | None = None,
     leave_out: Iterable[int] = (),
-    only: Collection[int] | None = None,
+    near: Collection[int] | None = None,
     made: Sequence[Shard] | None = None,
 ) -> Iterator[Block]:
     """Rows of a dataset in the order of their positions, one shard at a time.
 
-    `split` keeps one of the two; `leave_out` are positions that are not wanted. With `only` no other
-    positions count, and no shard that holds none of them is opened. With a feature map the features come from
-    its shards, there are none of a map that the dataset was never put through; with `made` from those, which
-    no row names yet.
+    `split` keeps one of the two; `leave_out` are positions that are not wanted. With `near` only shards
+    that hold one of these positions are opened, each whole. With a feature map the features come from its
+    shards, there are none of a map that the dataset was never put through; with `made` from those, which no
+    row names yet.
     """
     with service.db.read() as session:
         dataset = session.get(Dataset, dataset_id)
@@ -145,11 +145,13 @@ def read(
         grid = _of(session, dataset_id, feature_map_id) if feature_map_id and made is None else made
     features = None if grid is None else _by_shard(shards, grid)
     unwanted = np.fromiter(leave_out, dtype=np.int64)
-    wanted = None if only is None else np.array(sorted(only), dtype=np.int64)
+    wanted = None if near is None else np.array(sorted(near), dtype=np.int64)
     for shard in shards:
         if wanted is not None and not _holds(shard, wanted):
             continue
         if features is not None and shard.id not in features:
+            if len(unwanted) and _none_but(shard, unwanted):
+                continue  # rows that nobody may use were not put through the network
             raise ArtifactCorrupt("features of a dataset are missing")
         block = _block(service, shard, names, features[shard.id] if features is not None else None)
         if block is None:
@@ -157,8 +159,6 @@ def read(
         kept = np.ones(len(block), dtype=bool) if split is None else block.split == split
         if len(unwanted):
             kept &= ~np.isin(block.positions, unwanted)
-        if wanted is not None:
-            kept &= np.isin(block.positions, wanted)
         if kept.any():
             yield block if kept.all() else block.pick(kept)
 
@@ -184,6 +184,11 @@ def _holds(shard: Shard, wanted: NDArray[np.int64]) -> bool:
     """Whether one of the rising positions lies in the range of a shard."""
     at = int(np.searchsorted(wanted, shard.first))
     return at < len(wanted) and int(wanted[at]) < shard.first + shard.rows
+
+
+def _none_but(shard: Shard, unwanted: NDArray[np.int64]) -> bool:
+    """Whether every position in the range of a shard is unwanted."""
+    return bool(np.isin(np.arange(shard.first, shard.first + shard.rows), unwanted).all())
 
 
 def _of(session: Any, dataset_id: UUID, feature_map_id: UUID | None) -> Sequence[Shard]:

@@ -7,7 +7,7 @@ again, and everything on it. Where nothing usable would be left, the version goe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app import methods
 from app.methods.base import Method
 from app.services.erasure.ledger import Positions
-from app.tables import Dataset, FeatureMap, Model, Version, VersionClass, VersionDataset
+from app.tables import Centroid, Dataset, FeatureMap, Model, Version, VersionClass, VersionDataset
 
 Kind = Literal["subtract", "replay", "retrain", "drop"]
 
@@ -35,36 +35,41 @@ class Way:
 
 
 def of(
-    session: Session, model: Model, version: Version, gone: Positions, *, measured: Positions | None = None
+    session: Session,
+    model: Model,
+    version: Version,
+    gone: Positions,
+    *,
+    measured: Positions | None = None,
+    classes: Collection[UUID] = (),
 ) -> Way:
-    """The way for a version that uses some of these rows.
+    """The way for a version that uses some of these rows, or knows some of these classes.
 
-    `measured` are those of them known to be evaluation rows; without it a row of a dataset that the version
-    learned from counts as learned.
+    `measured` are those of the rows known to be evaluation rows; without it a row of a dataset that the
+    version learned from counts as learned. Rows of `classes` need not be among `gone`.
     """
     edges = _edges(session, version.id)
     used = _used(edges, gone, "train", measured or {})
-    method = methods.BY_NAME.get(version.method)
-    if not used:
+    lost = _rows_of_classes(session, version.id, classes)
+    if not used and not lost:
         chooses = bool(_used(edges, gone, "select", {}))
         reason = "its parameters were chosen on the rows" if chooses else "it was only measured with the rows"
         return Way("subtract", "exact", reason, 0, int(chooses))
-    count = sum(map(len, used.values()))
-    if reason := _nothing_left(session, version, method, edges, used):
+    method = methods.BY_NAME.get(version.method)
+    count = max(sum(map(len, used.values())), sum(lost.values()))
+    if reason := _nothing_left(session, version, method, edges, used, lost):
         return Way("drop", "exact", reason, 0, 0)
-    if trained_on(session, version, gone, measured):
-        return Way(
-            "retrain",
-            "exact",
-            "its network was trained on the rows",
-            _rows(edges) - count,
-            _depth(session, version),
-        )
     assert method is not None
+    trainer = trainer_of(session, version)
+    if trainer is not None and (
+        trained_on(session, version, gone, measured) or _rows_of_classes(session, trainer.id, classes)
+    ):
+        rows, depth = _rows(edges) - count, _depth(session, version, trainer)
+        return Way("retrain", "exact", "its network was trained on the rows", rows, depth)
     if is_function_of_sums(method):
         return Way("subtract", "exact", "its head is a function of sums over the rows", count, 1)
-    own = _rows(edges) - _rows(_edges(session, version.parent_id))
-    return Way("replay", "exact", "its head was fitted to the rows of its own update", count + max(own, 0), 1)
+    own = max(_rows(edges) - _rows(_edges(session, version.parent_id)), 0)
+    return Way("replay", "exact", "its head was fitted to the rows of its own update", count + own, 1)
 
 
 def is_function_of_sums(method: Method[Any]) -> bool:
@@ -95,6 +100,7 @@ def _nothing_left(
     method: Method[Any] | None,
     edges: list[VersionDataset],
     used: Mapping[UUID, frozenset[int]],
+    lost: Mapping[UUID, int],
 ) -> str:
     """Why the version goes without a replacement; empty where it does not."""
     if method is None or session.scalar(
@@ -103,6 +109,9 @@ def _nothing_left(
         return "it was imported: what its head was made from is not known"
     if sum(map(len, used.values())) >= _rows(edges):
         return "no row that it learned from would be left"
+    known = select(func.count()).select_from(VersionClass).filter_by(version_id=version.id)
+    if lost and (session.scalar(known) or 0) - len(lost) < 2:
+        return "fewer than two classes would be left"
     deleted = session.scalar(
         select(func.count()).where(Dataset.id.in_(list(used)), Dataset.deleted_at.is_not(None))
     )
@@ -132,10 +141,22 @@ def _rows(edges: list[VersionDataset]) -> int:
     return sum(edge.rows for edge in edges if edge.role == "train")
 
 
-def _depth(session: Session, version: Version) -> int:
+def _rows_of_classes(session: Session, version_id: UUID, classes: Collection[UUID]) -> dict[UUID, int]:
+    """How many rows the version knows of each of these classes; without those that it does not know."""
+    if not classes:
+        return {}
+    rows = session.execute(
+        select(VersionClass.class_id, Centroid.count)
+        .outerjoin(Centroid, Centroid.id == VersionClass.centroid_id)
+        .where(VersionClass.version_id == version_id, VersionClass.class_id.in_(list(classes)))
+    )
+    return {id: count or 0 for id, count in rows}
+
+
+def _depth(session: Session, version: Version, trainer: Version) -> int:
     """Versions from the one that trained the network to this one, both counted."""
-    steps, at, trainer = 1, version, trainer_of(session, version)
-    while trainer is not None and at.id != trainer.id and at.parent_id is not None:
+    steps, at = 1, version
+    while at.id != trainer.id and at.parent_id is not None:
         at = session.get_one(Version, at.parent_id)
         steps += 1
     return steps

@@ -189,6 +189,15 @@ def move(session: Session, model: Model, name: str, version: Version, *, reason:
     return row
 
 
+def suspend(session: Session, model: Model, row: Alias, *, reason: str, actor: str) -> None:
+    """Take an alias away of which no version may answer; its history says why."""
+    session.delete(row)
+    session.flush()
+    _history(session, model, row.name, None, reason, actor)
+    _record(session, model, row.name, "alias.suspended", actor)
+    touch(session)
+
+
 def named(session: Session, model: Model, name: str) -> Version | None:
     """The version that an alias names now."""
     row = _row(session, model.id, name)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app import ids
 from app.errors import MissingData
+from app.services.models import versions
 from app.tables import Dataset, Version, VersionClass, VersionDataset
 
 
@@ -50,10 +51,19 @@ def of(session: Session, base: Version) -> Coverage:
 
 def nearest(session: Session, base: Version) -> Version | None:
     """The nearest of `base` and its ancestors whose statistics are stored: of a retired one they stay while a
-    version that is ready builds on them."""
+    version that is ready builds on them.
+
+    An ancestor that was replaced, since it knew rows that are erased, counts no more: its replacement does.
+    Statistics are of the base's feature map, or of no use.
+    """
     found: Version | None = base
-    while found is not None and (found.state == "purged" or found.statistics_file_id is None):
-        found = session.get(Version, found.parent_id) if found.parent_id else None
+    while found is not None and (
+        found.state == "purged"
+        or found.statistics_file_id is None
+        or found.feature_map_id != base.feature_map_id
+    ):
+        parent = session.get(Version, found.parent_id) if found.parent_id else None
+        found = parent and (versions.replacement(session, parent) or parent)
     return found
 
 

@@ -29,6 +29,7 @@ from app.tables import (
     Dataset,
     FeatureMap,
     Model,
+    ModelClass,
     Shard,
     Version,
     VersionClass,
@@ -69,6 +70,8 @@ class Draft:
     params: Mapping[str, Any]
     seed: int = 0
     base_id: UUID | None = None
+    replaces_id: UUID | None = None  # the version whose erased rows this one is without
+    retired: bool = False  # only its statistics are kept, for those that build on them
     job_id: UUID | None = None
     feature_map_id: UUID | None = None  # None: a new map of `feature_source`
     feature_source: str = ""
@@ -115,13 +118,13 @@ def insert(service: Service, session: Session, model: Model, draft: Draft, actor
         model_id=model.id,
         number=next_number(session, model.id),
         parent_id=draft.base_id,
-        replaces_id=None,
+        replaces_id=draft.replaces_id,
         job_id=draft.job_id,
         feature_map_id=draft.feature_map_id or _new_map(session, model, draft, now),
         method=draft.method,
         params=dict(draft.params),
         seed=draft.seed,
-        state="ready",
+        state="retired" if draft.retired else "ready",
         ledger_sequence=draft.ledger_sequence,
         file_id=draft.saved.file_id,
         statistics_file_id=draft.saved.statistics_file_id,
@@ -129,7 +132,7 @@ def insert(service: Service, session: Session, model: Model, draft: Draft, actor
         metrics=dict(draft.metrics),
         report=dict(draft.report),
         seconds=draft.seconds,
-        purged_at=None,
+        purged_at=now if draft.retired else None,
     )
     session.add(version)
     session.flush()
@@ -151,6 +154,16 @@ def insert(service: Service, session: Session, model: Model, draft: Draft, actor
     )
     touch(session)
     return version
+
+
+def shared(session: Session, version_id: UUID, centroids: Mapping[str, Centroid]) -> dict[str, Shared]:
+    """How the centroids of a version are stored, for one that builds on it."""
+    rows = session.execute(
+        select(ModelClass.name, VersionClass.centroid_id)
+        .join(VersionClass, VersionClass.class_id == ModelClass.id)
+        .where(VersionClass.version_id == version_id)
+    )
+    return {name: Shared(id, centroids[name]) for name, id in rows if id is not None and name in centroids}
 
 
 def next_number(session: Session, model_id: UUID) -> int:

@@ -37,9 +37,7 @@ AT_ONCE = 500  # centroids sealed anew in one transaction
 def retire(session: Session, model: Model, *, actor: str, request_id: str | None = None) -> Job | None:
     """Retire what is too old, and queue the job that destroys it. The caller holds the lock of the model's
     row, and rings after its commit."""
-    ready = session.scalars(
-        select(Version).filter_by(model_id=model.id, state="ready").order_by(Version.number.desc())
-    ).all()
+    ready = [row for row, _ in versions.by_age(session, model.id)]
     named = set(session.scalars(select(Alias.version_id).filter_by(model_id=model.id)))
     newest = versions.newest_untainted(session, model.id)
     bases = _bases(session, model.id)

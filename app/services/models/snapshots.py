@@ -121,6 +121,13 @@ def save(service: Service, snapshot: Snapshot, *, trained_network: bool, key: Ke
     return Saved(file_id, _with_digest(key, "statistics", snapshot.statistics.digest()), statistics_id)
 
 
+def save_statistics(service: Service, statistics: Statistics, key: KeyObject) -> Saved:
+    """Seal statistics alone, for a version of which nothing else is kept; nothing lies under its file."""
+    statistics_id = ids.new()
+    key = service.vault.seal(statistics_id, [dump_arrays(statistics.arrays())], key)
+    return Saved(ids.new(), _with_digest(key, "statistics", statistics.digest()), statistics_id)
+
+
 def _with_digest(key: KeyObject, name: str, digest: str) -> KeyObject:
     return replace(key, digests={**key.digests, name: digest})
 

@@ -78,22 +78,40 @@ def usable(session: Session, model: Model, number: int, pointer: str | None = No
 
 def newest_untainted(session: Session, model_id: UUID) -> Version | None:
     """The version that an update builds on by itself, and `latest` names."""
-    rows = session.scalars(
-        select(Version)
-        .where(Version.model_id == model_id, Version.state == "ready")
-        .order_by(Version.number.desc())
-    ).all()
-    tainted = ledger.tainted(session, [row.id for row in rows])
-    return next((row for row in rows if row.id not in tainted), None)
+    return next((row for row, _ in untainted(session, model_id)), None)
+
+
+def untainted(session: Session, model_id: UUID) -> list[tuple[Version, int]]:
+    """Usable versions without erased rows, the newest first, each with the number that it stands for."""
+    found = by_age(session, model_id)
+    tainted = ledger.tainted(session, [row.id for row, _ in found])
+    return [(row, number) for row, number in found if row.id not in tainted]
+
+
+def by_age(session: Session, model_id: UUID) -> list[tuple[Version, int]]:
+    """Usable versions, the newest first. What a forget job put in the place of another is as old as that one,
+    whose number stands beside it, whatever number it has itself."""
+    rows = session.scalars(select(Version).filter_by(model_id=model_id, state="ready")).all()
+    replacing = select(Version.id, Version.replaces_id).where(
+        Version.model_id == model_id, Version.replaces_id.is_not(None)
+    )
+    replaced = {id: old for id, old in session.execute(replacing) if old is not None}
+    numbers = {
+        id: n for id, n in session.execute(select(Version.id, Version.number).filter_by(model_id=model_id))
+    }
+    found = []
+    for row in rows:
+        first = row.id
+        while first in replaced:
+            first = replaced[first]
+        found.append((row, numbers[first]))
+    return sorted(found, key=lambda one: (one[1], one[0].number), reverse=True)
 
 
 def latest(session: Session, model_id: UUID) -> Version | None:
     """What `latest` names: the newest untainted version; while there is none, the newest that is ready, and
     whether that one answers is a matter of the model's `on_taint`."""
-    ready = select(Version).where(Version.model_id == model_id, Version.state == "ready")
-    return newest_untainted(session, model_id) or session.scalar(
-        ready.order_by(Version.number.desc()).limit(1)
-    )
+    return newest_untainted(session, model_id) or next((row for row, _ in by_age(session, model_id)), None)
 
 
 def class_map(session: Session, version_id: UUID) -> list[VersionClassRead]:

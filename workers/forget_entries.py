@@ -1,0 +1,203 @@
+"""Which erasures a forget job carries out on its model: taken at its claim, classes located by label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, exists, insert, select
+from sqlalchemy.orm import Session, aliased
+
+from app.db import clock, touch
+from app.service import Service
+from app.services import jobs
+from app.services.erasure import entries as ledger_entries
+from app.services.erasure import ledger
+from app.services.forget import approve, locate, states
+from app.services.forget.class_rows import rows_of_class
+from app.services.jobs import ClaimedJob
+from app.tables import (
+    ErasedRow,
+    ForgetItem,
+    ForgetRequest,
+    Job,
+    LedgerEntry,
+    LedgerTarget,
+    ModelClass,
+    Version,
+    VersionDataset,
+)
+
+Gone = Mapping[UUID, frozenset[int]]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The erasures that are carried out, by their number in the ledger."""
+
+    taken: tuple[UUID, ...]  # the requests that the job was queued for
+    request_of: Mapping[int, UUID]
+    rows: Mapping[int, Gone]
+    classes: Mapping[int, Mapping[UUID, str]]  # classes of the model, with their names
+    sequence: int  # what a replacement says it has seen of the ledger
+
+    @property
+    def all_rows(self) -> dict[UUID, frozenset[int]]:
+        """Every row that goes."""
+        return united(self.rows.values())
+
+    @property
+    def all_classes(self) -> dict[UUID, str]:
+        """Every class that goes."""
+        return {id: name for found in self.classes.values() for id, name in found.items()}
+
+
+def take(service: Service, claimed: ClaimedJob) -> Entries:
+    """Take what is approved, unlifted and not on hold; rows that are only restricted are not among it."""
+    assert claimed.model_id is not None
+    with service.db.begin() as session:
+        jobs.guard(session, claimed)
+        taken = states.take(session, claimed.model_id, claimed.id)
+        newest = ledger.sequence(session)
+        touch(session)
+    for request in taken:
+        if request.scope == "class":
+            _locate(service, claimed, request)
+    with service.db.read() as session:
+        return _read(session, claimed.model_id, tuple(row.id for row in taken), newest)
+
+
+def united(parts: Iterable[Gone]) -> dict[UUID, frozenset[int]]:
+    """The union, dataset by dataset."""
+    found: dict[UUID, frozenset[int]] = {}
+    for part in parts:
+        for id, positions in part.items():
+            found[id] = found.get(id, frozenset()) | positions
+    return found
+
+
+def _locate(service: Service, claimed: ClaimedJob, request: ForgetRequest) -> None:
+    """Enter the rows of a request's classes under its entry, and queue what that means for other models."""
+    assert claimed.model_id is not None
+    assert request.sequence is not None
+    with service.db.read() as session:
+        names = _classes(session, claimed.model_id, [request.sequence]).get(request.sequence, {})
+        datasets = session.scalars(
+            select(VersionDataset.dataset_id)
+            .join(Version, Version.id == VersionDataset.version_id)
+            .where(Version.model_id == claimed.model_id)
+            .distinct()
+        ).all()
+    rows = united(
+        {id: frozenset(found) for id, found in rows_of_class(service, datasets, name).items()}
+        for name in names.values()
+    )
+    queued: list[Job] = []
+    with service.db.begin() as session:
+        ledger_entries.lock(session)
+        jobs.guard(session, claimed)
+        _enter(session, request, rows)
+        if request.models is None:
+            queued = _queue_others(service, session, claimed, request, rows)
+        touch(session)
+    for job in queued:
+        service.bell.ring(job.id, job.queue)
+
+
+def _enter(session: Session, request: ForgetRequest, rows: Gone) -> None:
+    there = select(ErasedRow.dataset_id, ErasedRow.position).where(ErasedRow.sequence == request.sequence)
+    known = {(dataset_id, position) for dataset_id, position in session.execute(there)}
+    fresh = [
+        {
+            "dataset_id": id,
+            "position": position,
+            "sequence": request.sequence,
+            "tenant_id": request.tenant_id,
+        }
+        for id, positions in rows.items()
+        for position in sorted(positions)
+        if (id, position) not in known
+    ]
+    if fresh:
+        session.execute(insert(ErasedRow), fresh)
+
+
+def _queue_others(
+    service: Service, session: Session, claimed: ClaimedJob, request: ForgetRequest, rows: Gone
+) -> list[Job]:
+    """Jobs for the other models that used the rows; none for those that the request knows of already."""
+    row = session.get_one(ForgetRequest, request.id)
+    known = select(ForgetItem.resource_id).where(
+        ForgetItem.request_id == request.id, ForgetItem.kind == "model"
+    )
+    has = set(session.scalars(known))
+    models = [id for id in locate.affected(session, request.tenant_id, rows, (), None) if id not in has]
+    return approve.start(session, row, models, service.settings, actor=f"job:{claimed.id.hex}")
+
+
+def _read(session: Session, model_id: UUID, taken: tuple[UUID, ...], newest: int) -> Entries:
+    """Every entry that concerns the model up to the `newest`, those on hold aside."""
+    used = (
+        select(VersionDataset.dataset_id)
+        .join(Version, Version.id == VersionDataset.version_id)
+        .where(Version.model_id == model_id)
+        .distinct()
+    )
+    found: dict[int, dict[UUID, set[int]]] = {}
+    request_of: dict[int, UUID] = {}
+    rows = session.execute(
+        select(ErasedRow.sequence, ErasedRow.dataset_id, ErasedRow.position, LedgerEntry)
+        .join(LedgerEntry, LedgerEntry.sequence == ErasedRow.sequence)
+        .where(ErasedRow.dataset_id.in_(used), *_stands(newest))
+    )
+    for sequence, dataset_id, position, entry in rows:
+        if ledger.concerns(entry.models, model_id):
+            found.setdefault(sequence, {}).setdefault(dataset_id, set()).add(position)
+            request_of[sequence] = entry.request_id
+    named = session.scalars(select(LedgerEntry).where(LedgerEntry.scope == "class", *_stands(newest))).all()
+    mine = [entry for entry in named if ledger.concerns(entry.models, model_id)]
+    classes = _classes(session, model_id, [entry.sequence for entry in mine])
+    request_of |= {entry.sequence: entry.request_id for entry in mine if entry.sequence in classes}
+    held = _held(session, request_of)
+    goes = {sequence for sequence in request_of if sequence not in held}
+    return Entries(
+        taken,
+        {sequence: request_of[sequence] for sequence in goes},
+        {s: {id: frozenset(p) for id, p in by.items()} for s, by in found.items() if s in goes},
+        {s: names for s, names in classes.items() if s in goes},
+        min(held) - 1 if held else newest,
+    )
+
+
+def _classes(session: Session, model_id: UUID, sequences: Sequence[int]) -> dict[int, dict[UUID, str]]:
+    """The classes of the model that entries name, by entry."""
+    names = {
+        id: name
+        for id, name in session.execute(
+            select(ModelClass.id, ModelClass.name).where(ModelClass.model_id == model_id)
+        )
+    }
+    found: dict[int, dict[UUID, str]] = {}
+    targets = select(LedgerTarget.sequence, LedgerTarget.target).where(
+        LedgerTarget.sequence.in_(sequences), LedgerTarget.target.startswith(ledger.CLASS)
+    )
+    for sequence, target in session.execute(targets):
+        id = UUID(hex=target.removeprefix(ledger.CLASS))
+        if id in names:
+            found.setdefault(sequence, {})[id] = names[id]
+    return found
+
+
+def _held(session: Session, request_of: Mapping[int, UUID]) -> set[int]:
+    """Entries whose request is on hold: nothing of them is erased now."""
+    now = clock(session)
+    query = select(ForgetRequest).where(ForgetRequest.id.in_(set(request_of.values())))
+    held = {row.id for row in session.scalars(query) if states.held(row, now)}
+    return {sequence for sequence, request_id in request_of.items() if request_id in held}
+
+
+def _stands(newest: int) -> tuple[ColumnElement[bool], ...]:
+    lift = aliased(LedgerEntry)
+    lifted = exists().where(lift.request_id == LedgerEntry.request_id, lift.kind == "lift")
+    return LedgerEntry.kind == "approve", LedgerEntry.sequence <= newest, ~lifted

@@ -1,0 +1,239 @@
+"""What a forget job does, decided before anything is computed: which versions, and a way for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import methods
+from app.methods.base import Method, Params
+from app.methods.base import Task as Purpose
+from app.service import Service
+from app.services.forget import ways
+from app.services.forget.ways import Way
+from app.services.jobs import ClaimedJob
+from app.services.models import coverage, models
+from app.tables import Dataset, Job, Model, Version, VersionClass, VersionDataset
+from workers import forget_rows
+from workers.forget_entries import Entries, Gone, united
+from workers.forget_rows import Forgotten
+from workers.plan import Use
+
+Edges = tuple[VersionDataset, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One version to be replaced, and which rows its replacement uses."""
+
+    old: Version
+    way: Way
+    method: Method[Any] | None  # None for an import
+    params: Params | None
+    edges: Edges
+    learned: Gone  # the rows that it learned from and that go
+    requests: frozenset[UUID]  # whose rows, or classes, it knows
+    own: tuple[Use, ...]  # train rows of its own update
+    everything: tuple[Use, ...]  # train rows of all its ancestry
+    evaluate: tuple[Use, ...]
+    select: Use | None
+    lost: frozenset[str]  # classes that it may not know any more
+    trainer: Version | None = None  # whose network is trained anew
+    trained_on: tuple[Use, ...] = ()  # the rows that it is trained on
+    statistics_only: bool = False  # it is retired, but usable versions build on its statistics
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the claim decides; rows of tables in here belong to no session."""
+
+    model: Model
+    entries: Entries
+    tasks: tuple[Task, ...]  # oldest first
+    forgotten: Mapping[UUID, Forgotten]  # by feature map
+
+    @property
+    def regression(self) -> bool:
+        return bool(self.model.task == Purpose.REGRESSION)
+
+
+def make(service: Service, claimed: ClaimedJob, entries: Entries, tell: Callable[[], None]) -> Plan:
+    """Find the versions that know what goes, open the rows that go, choose a way for each."""
+    assert claimed.model_id is not None
+    gone, lost = entries.all_rows, entries.all_classes
+    with service.db.read() as session:
+        model = models.get(session, claimed.tenant_id, claimed.model_id)
+        found = _affected(session, model, gone, lost)
+        used: dict[UUID, list[Gone]] = {}
+        for version, edges in found:
+            used.setdefault(version.feature_map_id, []).append(_used(edges, gone, "train"))
+    forgotten = {
+        map_id: forget_rows.read(service, map_id, united(parts), gone, tell) for map_id, parts in used.items()
+    }
+    with service.db.read() as session:
+        planner = _Planner(session, model, entries, gone, lost, forgotten)
+        tasks = [planner.task(version, edges) for version, edges in found]
+    return Plan(model, entries, tuple(tasks), forgotten)
+
+
+@dataclass(frozen=True)
+class _Planner:
+    session: Session
+    model: Model
+    entries: Entries
+    gone: Gone
+    lost: Mapping[UUID, str]
+    forgotten: Mapping[UUID, Forgotten]
+
+    def task(self, version: Version, edges: Edges) -> Task:
+        """What is done to one version."""
+        stored = self.forgotten[version.feature_map_id]
+        regression = self.model.task == Purpose.REGRESSION
+        silent = united([stored.measured(), stored.unlabelled(regression=regression)])
+        learned = {
+            id: rows
+            for id, positions in _used(edges, self.gone, "train").items()
+            if (rows := positions - silent.get(id, frozenset()))
+        }
+        way = ways.of(self.session, self.model, version, self.gone, measured=silent, classes=self.lost.keys())
+        if way.kind in ("subtract", "replay") and any(stored.nowhere.get(id) for id in learned):
+            way = Way("retrain", "exact", "the rows themselves are not stored any more", way.reads_rows, 1)
+        method = methods.BY_NAME.get(version.method)
+        trainer = ways.trained_on(self.session, version, self.gone, silent)
+        uses, below = self._uses(version, edges), ()
+        if way.kind == "retrain" and trainer is not None:
+            below = self._uses(trainer, _edges(self.session, trainer.id))["own"]
+        return Task(
+            old=version,
+            way=self._possible(way, uses),
+            method=method,
+            params=None if method is None else method.params.model_validate(version.params),
+            edges=edges,
+            learned=learned,
+            requests=self._requests(version, edges),
+            lost=self._lost(version),
+            trainer=trainer if way.kind == "retrain" else None,
+            trained_on=below,
+            statistics_only=version.state != "ready",
+            **uses,
+        )
+
+    def _uses(self, version: Version, edges: Edges) -> dict[str, Any]:
+        """Rows of the replacement, by what they do."""
+        alive = set(
+            self.session.scalars(
+                select(Dataset.id).where(
+                    Dataset.id.in_([edge.dataset_id for edge in edges]), Dataset.deleted_at.is_(None)
+                )
+            )
+        )
+        parent = {} if version.parent_id is None else coverage.train_edges(self.session, version.parent_id)
+        everything, own, evaluate, chosen = [], [], [], None
+        named = _named_evaluations(self.session, version)
+        learned = {edge.dataset_id for edge in edges if edge.role == "train"}
+        for edge in sorted(edges, key=lambda edge: edge.dataset_id):
+            id = edge.dataset_id
+            without = frozenset(edge.left_out) | self.gone.get(id, frozenset())
+            if edge.role == "train":
+                everything.append(Use(id, without))
+                if id not in parent:
+                    own.append(Use(id, without))
+                elif more := parent[id] - without:
+                    own.append(Use(id, without, more))
+            elif edge.role == "evaluate" and not edge.inherited and id in alive:
+                evaluate.append(Use(id, without, every_split=id in named or id not in learned))
+            elif edge.role == "select" and not edge.inherited and id in alive:
+                chosen = Use(id, without, every_split=True)
+        return {
+            "everything": tuple(everything),
+            "own": tuple(own),
+            "evaluate": tuple(evaluate),
+            "select": chosen,
+        }
+
+    def _possible(self, way: Way, uses: Mapping[str, Any]) -> Way:
+        """The way, or `drop` where rows that it reads are not stored."""
+        needed = {"replay": uses["own"], "retrain": uses["everything"]}.get(way.kind, ())
+        ids = [use.dataset_id for use in needed]
+        deleted = select(Dataset.id).where(Dataset.id.in_(ids), Dataset.deleted_at.is_not(None)).limit(1)
+        if self.session.scalar(deleted) is None:
+            return way
+        return Way("drop", "exact", "rows that would have to be read are not stored any more", 0, 0)
+
+    def _requests(self, version: Version, edges: Edges) -> frozenset[UUID]:
+        known = _classes_of(self.session, version.id)
+        found = {
+            self.entries.request_of[sequence]
+            for sequence, rows in self.entries.rows.items()
+            if any(_used(edges, rows, edge.role) for edge in edges)
+        } | {
+            self.entries.request_of[sequence]
+            for sequence, names in self.entries.classes.items()
+            if not known.isdisjoint(names)
+        }
+        return frozenset(found)
+
+    def _lost(self, version: Version) -> frozenset[str]:
+        known = _classes_of(self.session, version.id)
+        return frozenset(name for id, name in self.lost.items() if id in known)
+
+
+def _affected(
+    session: Session, model: Model, gone: Gone, lost: Mapping[UUID, str]
+) -> list[tuple[Version, Edges]]:
+    """Usable versions that know a row or class that goes, oldest first, and before each the retired one whose
+    statistics it builds on."""
+    ready = select(Version).where(Version.model_id == model.id, Version.state == "ready")
+    found: dict[UUID, tuple[Version, Edges]] = {}
+    for version in session.scalars(ready.order_by(Version.number)).all():
+        edges = _edges(session, version.id)
+        if not _knows(session, version, edges, gone, lost):
+            continue
+        stored = coverage.nearest(session, version)
+        if stored is not None and stored.state != "ready" and stored.id not in found:
+            below = _edges(session, stored.id)
+            if _used(below, gone, "train"):
+                found[stored.id] = (stored, below)
+        found[version.id] = (version, edges)
+    return sorted(found.values(), key=lambda one: one[0].number)
+
+
+def _knows(session: Session, version: Version, edges: Edges, gone: Gone, lost: Mapping[UUID, str]) -> bool:
+    if any(_used((edge,), gone, edge.role) for edge in edges):
+        return True
+    return not _classes_of(session, version.id).isdisjoint(lost)
+
+
+def _used(edges: Iterable[VersionDataset], gone: Gone, role: str) -> dict[UUID, frozenset[int]]:
+    """The rows among `gone` that edges of a role do not leave out."""
+    return {
+        edge.dataset_id: rows
+        for edge in edges
+        if edge.role == role and (rows := gone.get(edge.dataset_id, frozenset()) - frozenset(edge.left_out))
+    }
+
+
+def _edges(session: Session, version_id: UUID) -> Edges:
+    return tuple(session.scalars(select(VersionDataset).where(VersionDataset.version_id == version_id)))
+
+
+def _classes_of(session: Session, version_id: UUID) -> set[UUID]:
+    return set(session.scalars(select(VersionClass.class_id).where(VersionClass.version_id == version_id)))
+
+
+def _named_evaluations(session: Session, version: Version) -> set[UUID]:
+    """Datasets that the version's update named for its evaluation: all their rows were predicted."""
+    first = version
+    while first.replaces_id is not None:
+        first = session.get_one(Version, first.replaces_id)
+    job = None if first.job_id is None else session.get(Job, first.job_id)
+    asked = None if job is None else job.request.get("evaluation")
+    if asked:
+        return {UUID(hex=asked)}
+    by_default = session.get_one(Model, version.model_id).evaluation_id
+    return set() if by_default is None else {by_default}
