@@ -14,15 +14,18 @@ from safetensors.torch import load as parse
 from safetensors.torch import save as dump
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from app import ids
 from app.db import clock
 from app.errors import ArtifactCorrupt
 from app.service import Service
 from app.services import jobs
+from app.services.erasure import ledger
 from app.services.jobs import ClaimedJob
 from app.tables import Checkpoint
 from app.vault import new_key
+from workers.progress import Superseded
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,8 @@ class JobCheckpoint:
         self._params = json.dumps(params, sort_keys=True)
 
     def save(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Store a state in place of the last one; raises `LeaseLost` where the job is somebody else's.
+        """Store a state in place of the last one; raises `LeaseLost` where the job is somebody else's, and
+        `Superseded` where it used rows that no longer may be used.
 
         Where the database is away the job goes on without. The bytes then stay for the sweep of orphans, for
         the commit may have come through.
@@ -90,6 +94,7 @@ class JobCheckpoint:
         """Have the job's row name these bytes; gives the key and the file that it named before."""
         with self._service.db.begin() as session:
             jobs.guard(session, self._claimed)
+            self._check_rows(session)
             row = session.scalar(select(Checkpoint).filter_by(job_id=self._claimed.id))
             old = None
             if row is None:
@@ -100,6 +105,13 @@ class JobCheckpoint:
             row.file_id, row.key_id = file_id, key_id
             row.ledger_sequence, row.left_out = self._sequence, self._left_out
         return old
+
+    def _check_rows(self, session: Session) -> None:
+        """Raise `Superseded` where rows that the state was made with were restricted or erased meanwhile: a
+        purge that looked before would not find it."""
+        left_out = {UUID(hex=id): positions for id, positions in self._left_out.items()}
+        if ledger.newly_unusable(session, left_out, self._claimed.model_id):
+            raise Superseded("Rows that the job used were restricted or erased meanwhile.")
 
 
 def _metadata(raw: bytes) -> Mapping[str, str]:

@@ -12,9 +12,11 @@ from app.services.jobs import LeaseLost
 from app.services.jobs import reads as job_reads
 from app.services.paging import Page
 from app.tables import Checkpoint, Job
-from tests.services.learning import a_dataset, a_model, rows, submit
+from tests.services.learning import a_dataset, a_model, erase, rows, submit
 from workers.checkpoints import JobCheckpoint
+from workers.progress import Superseded
 
+DATASET = "a" * 32
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "epoch": torch.tensor(4)}
 
 
@@ -55,9 +57,9 @@ def test_keeps_one_state_and_destroys_the_one_before(service, claimed):
 
 
 def test_does_not_resume_a_state_that_other_rows_made(service, claimed):
-    a_checkpoint(service, claimed, aa=[1]).save(STATE)
-    assert a_checkpoint(service, claimed, aa=[1, 2]).load() is None
-    assert a_checkpoint(service, claimed, aa=[1]).load() is not None
+    a_checkpoint(service, claimed, **{DATASET: [1]}).save(STATE)
+    assert a_checkpoint(service, claimed, **{DATASET: [1, 2]}).load() is None
+    assert a_checkpoint(service, claimed, **{DATASET: [1]}).load() is not None
 
 
 def test_does_not_resume_a_state_that_other_parameters_made(service, claimed):
@@ -113,3 +115,21 @@ def row(service):
 def count(service):
     with service.db.read() as session:
         return session.scalar(select(func.count()).select_from(Checkpoint))
+
+
+def test_a_state_made_of_rows_that_were_erased_meanwhile_is_not_stored(service, tenant, claimed):
+    data = a_dataset(service, tenant.id, rows(ant=3))
+    checkpoint = a_checkpoint(service, claimed, **{data.id.hex: [1]})
+    checkpoint.save(STATE)
+    before = row(service)
+    erase(service, tenant.id, data, 2)
+    stored = files(service)
+    with pytest.raises(Superseded):
+        checkpoint.save(STATE)
+    assert files(service) == stored
+    assert row(service).key_id == before.key_id
+
+
+def files(service):
+    folders = service.settings.objects_dir, service.settings.keys_dir
+    return {path.name for folder in folders for path in folder.rglob("*") if path.is_file()}

@@ -56,6 +56,10 @@ class Batch:
     rows: Mapping[UUID, Gone]  # by dataset
     sent: frozenset[UUID]  # datasets that were sent again only for these requests
 
+    def everywhere(self) -> dict[UUID, NDArray[np.int64]]:
+        """The positions of each dataset that some version had to lose."""
+        return {dataset_id: np.unique(gone.positions) for dataset_id, gone in self.rows.items()}
+
     def stored(self) -> dict[UUID, Gone]:
         """The rows that no longer may be stored at all."""
         whole = [entry.sequence for entry in self.entries.values() if entry.is_whole]

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.service import Service
 from app.services import certificates
+from app.services.certificates import verification
 from app.services.datasets import duplicates
 from app.services.erasure import batches, counts, evidence, purges, rewrites, superseded, traces
 from app.services.erasure.batches import Batch
@@ -38,6 +39,7 @@ def purge(service: Service, tenant_id: UUID, tell: Tell) -> Sequence[UUID]:
         doomed = superseded.find(session, batch)
     if batch.entries:
         superseded.destroy(service, doomed, batch, _part(tell, 0.0, 0.4))
+        traces.destroy_checkpoints(service, batch.everywhere(), doomed, min(batch.entries))
         _destroy_rows(service, batch, _part(tell, 0.4, 0.8))
         _close(service, batch, _part(tell, 0.8, 1.0))
     traces.tidy(service)
@@ -46,8 +48,7 @@ def purge(service: Service, tenant_id: UUID, tell: Tell) -> Sequence[UUID]:
 
 def _destroy_rows(service: Service, batch: Batch, tell: Tell) -> None:
     """Take the rows out of everything that stores them."""
-    everywhere = {id: np.unique(gone.positions) for id, gone in batch.rows.items()}
-    traces.destroy_checkpoints(service, everywhere)
+    traces.forget_progress(service, batch.rows)
     stored = batch.stored()
     gone = {id: np.unique(rows.positions) for id, rows in stored.items()}
     for dataset_id in gone:
@@ -94,6 +95,7 @@ def _close(service: Service, batch: Batch, tell: Tell) -> None:
     datasets = _datasets(batch)
     for at in range(0, len(waiting), AT_ONCE):
         tell(at / len(waiting))
+        rebuild = None
         with service.db.begin() as session:
             for request in evidence.held(session, waiting[at : at + AT_ONCE]):
                 if request.state != "purging":
@@ -101,6 +103,9 @@ def _close(service: Service, batch: Batch, tell: Tell) -> None:
                 evidence.conclude(request, datasets.get(request.id, 0))
                 states.complete(session, request)
                 certificates.issue(service, session, request)
+                rebuild = verification.queue(session, request) or rebuild
+        if rebuild is not None:
+            service.bell.ring(rebuild.id, rebuild.queue)
 
 
 def _datasets(batch: Batch) -> Mapping[UUID, int]:

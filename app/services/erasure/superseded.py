@@ -164,12 +164,15 @@ def _close(service: Service, versions: Sequence[Doomed], batch: Batch) -> list[D
     """Leave of versions their ids, numbers, lineage; gives those that name another key than was destroyed."""
     with service.db.begin() as session:
         retention.lock(session, versions[0].version.model_id)
-        names = select(Version.id, Version.key_id).where(Version.id.in_([one.version.id for one in versions]))
-        now = {id: key_id for id, key_id in session.execute(names)}
-        mine = [one for one in versions if now[one.version.id] == one.version.key_id]
+        names = select(Version.id, Version.key_id, Version.state).where(
+            Version.id.in_([one.version.id for one in versions])
+        )
+        now = {id: (key_id, state) for id, key_id, state in session.execute(names)}
+        mine = [one for one in versions if now[one.version.id][0] == one.version.key_id]
         _empty(session, [one.version for one in mine])
         for one in mine:
-            evidence.add(session, batch.requests(one.sequences), "versions")
+            if now[one.version.id][1] == "retired":  # of a purged one a network was left, and counted then
+                evidence.add(session, batch.requests(one.sequences), "versions")
         traces.empty(session, [one.version for one in mine])
         touch(session)
     return _again(service, [one for one in versions if one not in mine])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from app.tables import (
     ForgetItem,
     IdempotencyRecord,
     Job,
+    JobDataset,
     JobEvent,
     Version,
 )
@@ -34,16 +35,33 @@ def empty(session: Session, versions: Sequence[Version]) -> None:
     for job in session.scalars(select(Job).where(Job.id.in_(job_ids), Job.result.is_not(None))):
         job.result = _bare(job.result)
         job.revision += 1
-    for line in session.scalars(
-        select(JobEvent).where(JobEvent.job_id.in_(job_ids), JobEvent.event == "done")
-    ):
+    lines = select(JobEvent).where(JobEvent.job_id.in_(job_ids), JobEvent.event == "done")
+    for line in session.scalars(lines):
         line.data = {**line.data, "result": _bare(line.data.get("result"))}
+    _forget_progress(session, job_ids)
     session.execute(update(Decision).where(Decision.job_id.in_(job_ids)).values(gates=[]))
     forget_bodies(session, [*made, *job_ids])
     replaced = [row.replaces_id for row in versions if row.replaces_id is not None]
     told = select(ForgetItem).where(ForgetItem.kind == "version", ForgetItem.resource_id.in_(replaced))
     for item in session.scalars(told):
         item.detail = {name: value for name, value in item.detail.items() if name != CHECKS}
+
+
+def forget_progress(service: Service, dataset_ids: Iterable[UUID]) -> None:
+    """Forget what jobs told on the way while they learned from these datasets: losses are made of rows."""
+    for part in parts(dataset_ids):
+        with service.db.begin() as session:
+            jobs = select(JobDataset.job_id).where(JobDataset.dataset_id.in_(part)).distinct()
+            _forget_progress(session, session.scalars(jobs).all())
+
+
+def _forget_progress(session: Session, job_ids: Sequence[UUID]) -> None:
+    for part in parts(job_ids):
+        lines = delete(JobEvent).where(JobEvent.job_id.in_(part), JobEvent.event == "progress")
+        session.execute(lines)
+        for job in session.scalars(select(Job).where(Job.id.in_(part))):
+            if job.progress.get("message"):
+                job.progress = {**job.progress, "message": ""}
 
 
 def forget_bodies(session: Session, resource_ids: Iterable[UUID]) -> None:
@@ -53,11 +71,19 @@ def forget_bodies(session: Session, resource_ids: Iterable[UUID]) -> None:
         session.execute(update(IdempotencyRecord).where(*mine).values(body=None))
 
 
-def destroy_checkpoints(service: Service, gone: Mapping[UUID, NDArray[np.int64]]) -> int:
-    """Destroy what jobs saved for a successor while they used erased rows; returns how many."""
+def destroy_checkpoints(
+    service: Service, gone: Mapping[UUID, NDArray[np.int64]], models: Collection[UUID], sequence: int
+) -> int:
+    """Destroy what jobs saved for a successor while they used erased rows, or a version of these models from
+    before entry `sequence` of the ledger; returns how many."""
     with service.db.read() as session:
-        found = session.scalars(select(Checkpoint)).all()
-    used = [row for row in found if _uses(row.left_out, gone)]
+        query = select(Checkpoint, Job.model_id).join(Job, Job.id == Checkpoint.job_id)
+        found = [(row, model_id) for row, model_id in session.execute(query)]
+    used = [
+        row
+        for row, model_id in found
+        if _uses(row.left_out, gone) or (model_id in models and row.ledger_sequence < sequence)
+    ]
     for row in used:
         service.vault.destroy(row.key_id, row.file_id)
     if used:
