@@ -87,16 +87,10 @@ def serving(session: Session, model: Model, version: Version, *, by_alias: bool)
 
 
 def _older(session: Session, version: Version) -> Version | None:
-    """The newest untainted version that is older."""
-    rows = session.scalars(
-        select(Version)
-        .where(
-            Version.model_id == version.model_id, Version.state == "ready", Version.number < version.number
-        )
-        .order_by(Version.number.desc())
-    ).all()
-    tainted = ledger.tainted(session, [row.id for row in rows])
-    return next((row for row in rows if row.id not in tainted), None)
+    """The newest untainted version that is older; a replacement is as old as what it was made for."""
+    age = {row.id: number for row, number in versions.by_age(session, version.model_id)}
+    found = versions.untainted(session, version.model_id)
+    return next((row for row, number in found if number < age.get(version.id, version.number)), None)
 
 
 def _due(session: Session, entries: set[int]) -> datetime | None:

@@ -45,8 +45,8 @@ def take(session: Session, model: Model, dataset: Dataset, now: datetime) -> Non
 
 def waiting(session: Session, model: Model) -> list[Waiting]:
     """What waits for the model, the oldest first. Rows that a forget request has named do not count, alone or
-    by their class; which split they are of only the shards say, so eval rows are taken to be named first: that
-    keeps none back."""
+    by their class; which split they are of only the shards say, so eval rows are taken to be named first:
+    that keeps none back."""
     rows = session.execute(
         select(Offer, Dataset)
         .join(Dataset, Dataset.id == Offer.dataset_id)
