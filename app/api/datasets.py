@@ -6,13 +6,15 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool
+from fastapi.responses import StreamingResponse
 
 from app import ids
-from app.api.deps import Ingester, Reader, ServiceDep, UploadOnceDep
+from app.api.deps import Admin, Ingester, Reader, ServiceDep, UploadOnceDep
 from app.api.paging import PageOf, PagingDep
 from app.api.problems import problems
 from app.api.streams import fingerprinted, in_thread, receive
 from app.errors import (
+    ArtifactCorrupt,
     BodyTooLarge,
     DimensionMismatch,
     IdempotencyInProgress,
@@ -23,24 +25,28 @@ from app.errors import (
     Purged,
     StorageFull,
     SubjectErased,
+    SubjectRestricted,
     TooFewSamples,
     UnsafeFormat,
     UnsupportedMedia,
     ValidationFailed,
+    VersionNotReady,
+    VersionTainted,
 )
 from app.ids import DatasetId, ModelId
 from app.intake import media
 from app.intake.clean import Options
-from app.schemas.base import Name
+from app.schemas.base import Name, Text, VersionNumber
 from app.schemas.datasets import DatasetRead, ReportRead
 from app.schemas.jobs import JobRead
 from app.schemas.times import Instant
 from app.services.callers.idempotency import reserved
-from app.services.datasets import arrivals, datasets
+from app.services.datasets import arrivals, datasets, export
 from app.services.policies import policies
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
+NPZ = "application/x-npz"
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 COLUMNS = {"schema": {"type": "object", "description": "Columns by name, each a list with a value a row."}}
 CONTENT = {kind: COLUMNS if kind == "application/json" else BINARY for kind in media.MEDIA}
@@ -152,3 +158,29 @@ def remove(dataset: DatasetId, caller: Ingester, service: ServiceDep, response: 
     response.headers["Location"] = f"/v1/jobs/{ids.encode('job', job.id)}"
     response.headers["Retry-After"] = "2"
     return JobRead.of(job)
+
+
+@router.get(
+    "/{dataset}/export",
+    operation_id="datasets_export",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {NPZ: BINARY}, "description": "Grid features, labels, steps, positions, the nonce."},
+        **problems(ArtifactCorrupt, NotFound, Purged, SubjectRestricted, VersionNotReady, VersionTainted),
+    },
+)
+def take_out(
+    dataset: DatasetId,
+    caller: Admin,
+    service: ServiceDep,
+    model: Annotated[ModelId, Query(description="The model of the version.")],
+    version: Annotated[VersionNumber, Query(description="The version that was made from the rows.")],
+    recipient: Annotated[
+        Text | None, Query(max_length=200, description="Who gets it: a forget request will list them.")
+    ] = None,
+) -> StreamingResponse:
+    """The rows that a version was made from, as it read them: what it takes to make it again elsewhere
+    (`docs/certificates.md`). That they left is written down first."""
+    taken = export.export(service, caller, dataset, model, version, recipient)
+    headers = {"Content-Disposition": f'attachment; filename="{taken.name}"'}
+    return StreamingResponse(taken.parts, media_type=NPZ, headers=headers)

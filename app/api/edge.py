@@ -23,7 +23,7 @@ from app.services.callers.keys import Keys
 log = logging.getLogger("palimpsest.http")
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-PUBLIC = frozenset({"/v1/version"})
+PUBLIC = frozenset({"/v1/version", "/v1/certificate-keys"})
 STREAMS = re.compile(r"/v1/(datasets|uploads|models/[^/]+/versions/import)/?")
 WHILE_RECONCILING = re.compile(r"/v1/(jobs|forget-requests|audit-events)(/|$)")
 JSON_MEDIA = re.compile(rb"\s*(application/([a-z0-9.+-]*\+)?json)?\s*(;.*)?", re.IGNORECASE)

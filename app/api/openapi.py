@@ -11,7 +11,7 @@ from app.api.examples import example
 from app.api.problems import MEDIA
 
 ISSUED = {"id", "created_at", "revision", "number", "links"}
-PUBLIC = ("/livez", "/healthz", "/readyz", "/metrics", "/v1/version")
+PUBLIC = ("/livez", "/healthz", "/readyz", "/metrics", "/v1/version", "/v1/certificate-keys")
 
 
 def install(app: FastAPI) -> None:

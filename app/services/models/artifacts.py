@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -17,13 +16,12 @@ from app.errors import Forbidden, SubjectRestricted
 from app.methods.networks.spec import NetworkSpec
 from app.schemas.artifacts import Artifact, ArtifactClass, ArtifactHead, ArtifactMethod
 from app.service import Caller, Service
+from app.services import zips
 from app.services.callers import audit
 from app.services.erasure import ledger
 from app.services.models import models, snapshots, taint, versions
 from app.services.models.snapshots import NETWORK, Loaded
 from app.tables import Centroid, Export, Model, Version, VersionClass
-
-PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def export(service: Service, caller: Caller, model_id: UUID, number: int, recipi
     with service.db.read() as session:
         model = models.get(session, caller.tenant_id, model_id)
         version = versions.by_number(session, model, number)
-        _allow(session, caller, model, version)
+        allow(session, caller, model, version)
     loaded = snapshots.load(service, version.id, centroids=False)
     tensors = _tensors(loaded)
     described = _describe(model, version, loaded).model_dump_json(indent=2).encode()
@@ -51,7 +49,7 @@ def export(service: Service, caller: Caller, model_id: UUID, number: int, recipi
     with service.db.begin() as session:
         model = models.get(session, caller.tenant_id, model_id)
         version = versions.by_number(session, model, number)
-        _allow(session, caller, model, version)
+        allow(session, caller, model, version)
         session.add(
             Export(
                 id=export_id,
@@ -71,10 +69,12 @@ def export(service: Service, caller: Caller, model_id: UUID, number: int, recipi
             resources={"model": model.id, "version": version.id, "export": export_id},
         )
     name = f"{ids.encode('mdl', model.id)}-{number}.zip"
-    return Taken(export_id, name, _zip({"version.json": described, "version.safetensors": tensors}))
+    members = {"version.json": described, "version.safetensors": tensors}
+    return Taken(export_id, name, zips.stream((name, zips.parts(raw)) for name, raw in members.items()))
 
 
-def _allow(session: Session, caller: Caller, model: Model, version: Version) -> None:
+def allow(session: Session, caller: Caller, model: Model, version: Version) -> None:
+    """Raise where a version, or what it was made from, may not leave by this caller."""
     name = f"version {version.number}"
     taint.refuse_tainted(session, version)
     versions.usable(session, model, version.number)
@@ -125,38 +125,3 @@ def _describe(model: Model, version: Version, loaded: Loaded) -> Artifact:
         method=ArtifactMethod(name=version.method, params=version.params),
         digests={"weights": loaded.key.digests["weights"], "class_map": loaded.class_map_digest},
     )
-
-
-class _Outlet:
-    """A file that only grows; what was written is taken away part by part."""
-
-    def __init__(self) -> None:
-        self._held = bytearray()
-        self._size = 0
-
-    def write(self, data: bytes) -> int:
-        self._held += data
-        self._size += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self._size
-
-    def flush(self) -> None:
-        """Nothing waits below."""
-
-    def take(self) -> bytes:
-        taken, self._held = bytes(self._held), bytearray()
-        return taken
-
-
-def _zip(members: dict[str, bytes]) -> Iterator[bytes]:
-    """A zip, stored, in parts of about a mebibyte."""
-    outlet = _Outlet()
-    with zipfile.ZipFile(outlet, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
-        for name, content in members.items():
-            with archive.open(zipfile.ZipInfo(name), "w", force_zip64=len(content) >= 1 << 31) as file:
-                for start in range(0, len(content), PART):
-                    file.write(content[start : start + PART])
-                    yield outlet.take()
-    yield outlet.take()
