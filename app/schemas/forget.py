@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -17,7 +18,7 @@ from pydantic import (
 )
 
 from app.ids import DatasetId, ForgetId, JobId, ModelId
-from app.schemas.base import Answer, Body, Text
+from app.schemas.base import Answer, Body, Text, text
 from app.schemas.times import Instant
 
 MOST_PERSONS = 10_000
@@ -41,8 +42,12 @@ RequestState = Literal[
     "cancelled",
     "failed",
 ]
-Identifier = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000)]
-Reason = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+Identifier = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000), AfterValidator(text)
+]
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(text)
+]
 
 
 def _silent(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:

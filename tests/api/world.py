@@ -49,5 +49,8 @@ def build(client: Any, headers: dict[str, str] | None = None) -> dict[str, str]:
         "alias": "production",
         "job": made(f"/v1/models/{taught}/updates", json=update)["id"],
         "upload": made("/v1/uploads", content=tensors, headers=sent)["id"],
+        "forget_request": made(
+            "/v1/forget-requests", json={"scope": "subject", "targets": ["nobody"], "models": [taught]}
+        )["id"],
         "key": made("/v1/api-keys", json={"name": "world", "scopes": ["read"]})["id"],
     }
