@@ -30,7 +30,7 @@ from app.services.jobs import asked as job_wishes
 from app.services.paging import Page
 from app.tables import ErasedRow, ForgetTarget, Job, LedgerEntry, ModelClass, RestrictedRow
 from tests.conftest import a_tenant
-from tests.services.forgetting import a_dataset_of, ask, key, killed_after_the_object, now, row
+from tests.services.asking import a_dataset_of, ask, key, killed_after_the_object, now, row
 from tests.services.learning import a_model, job, learn, rows, submit
 
 PERSONS = [["ada"], ["ben"], ["ada", "ben"], ["cleo"], ["dan"], ["eve"]]
