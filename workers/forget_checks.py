@@ -52,18 +52,26 @@ class Panel:
         features: MadeFeatures | None,
     ) -> Measured:
         """The metrics of a version on the rows that it may be measured with."""
-        examiner = Examiner(after, task.evaluate, regression=self.plan.regression, earlier=earlier)
+        examiner = Examiner(
+            after, task.evaluate, regression=self.plan.regression, earlier=earlier, ready=True
+        )
         for use in task.evaluate:
-            for block in self._rows(task.old.feature_map_id, use, features):
+            for block in self._rows(after, task.old.feature_map_id, use, features):
                 self.tell()
                 examiner.see(use.dataset_id, block)
         return examiner.result(known_before)
 
-    def _rows(self, feature_map_id: UUID, use: Use, features: MadeFeatures | None) -> list[Block]:
-        key = (feature_map_id, features is not None, use.dataset_id, use.every_split, use.without)
+    def _rows(
+        self, after: Snapshot, feature_map_id: UUID, use: Use, features: MadeFeatures | None
+    ) -> list[Block]:
+        """The rows that the head reads, kept for heads that read the same."""
+        assert after.head is not None
+        key = (feature_map_id, features is not None, after.head.expanded, use)
         if key not in self._blocks:
             made = None if features is None else features[use.dataset_id]
-            self._blocks[key] = _sample(self.service, feature_map_id, use, made, self._share_of_rows())
+            blocks = _sample(self.service, feature_map_id, use, made, self._share_of_rows())
+            scorer = scorer_of(after)
+            self._blocks[key] = [replace(block, x=scorer.rows(block.x)) for block in blocks]
         return self._blocks[key]
 
     def _share_of_rows(self) -> float:

@@ -18,7 +18,7 @@ from app.services.datasets.shards import EVAL, TRAIN, Block
 from app.services.models.classes import byte_order
 from app.tables import Shard
 
-BESIDE = 1_000  # rows that stay, of one dataset
+BESIDE = 200  # rows that stay, of one shard
 
 Tell = Callable[[], None]
 

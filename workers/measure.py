@@ -39,12 +39,15 @@ class Examiner:
         *,
         regression: bool,
         earlier: Sequence[Mapping[str, float | None]] = (),
+        ready: bool = False,
     ) -> None:
-        """`earlier`: the accuracy per class of every ancestor, youngest first."""
+        """`earlier`: the accuracy per class of every ancestor, youngest first. `ready`: blocks hold the rows
+        that the head reads, expanded where it is."""
         self._after = after
         self._regression = regression
         self._earlier = earlier
-        self._scorer = scorer_of(after)
+        scorer = scorer_of(after)
+        self._scores = scorer.of_rows if ready else scorer
         self._uses: Mapping[UUID, Use] = {use.dataset_id: use for use in evaluate}
         self._truth: list[NDArray[Any]] = []  # indices of classes, or targets
         self._guess: list[NDArray[Any]] = []
@@ -64,7 +67,7 @@ class Examiner:
         self._rows[dataset_id] = self._rows.get(dataset_id, 0) + len(chosen)
         self._truth.append(self._true(chosen))
         for at in range(0, len(chosen), CHUNK):
-            scores = self._scorer(chosen.x[at : at + CHUNK])
+            scores = self._scores(chosen.x[at : at + CHUNK])
             self._guess.append(scores[:, 0] if self._regression else top_k(scores, 1)[0][:, 0])
 
     def _true(self, chosen: Block) -> NDArray[Any]:

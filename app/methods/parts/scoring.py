@@ -49,7 +49,14 @@ class Scorer:
 
     def __call__(self, features: NDArray[np.int16]) -> NDArray[np.float32]:
         """(rows, width) grid features to (rows, classes) scores. A row of zeros scores the bias."""
-        rows = features if self.expansion is None else expand(features, self.expansion, self.longest)
+        return self.of_rows(self.rows(features))
+
+    def rows(self, features: NDArray[np.int16]) -> NDArray[np.integer[Any]]:
+        """The rows that the head reads: expanded where it is."""
+        return features if self.expansion is None else expand(features, self.expansion, self.longest)
+
+    def of_rows(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """The scores of `rows` of these features: heads of one model read the same."""
         x = rows.astype(np.float64)
         products = (x @ self.weight.T) * self.step
         if self.normalise:
