@@ -141,7 +141,7 @@ def _requests(store: Store) -> dict[str, Labels]:
 
 def _forget(kept: Kept, gone: Rows) -> Kept:
     """From file to file."""
-    after = exact.forget(kept.read(), gone, analytic.METHOD, PARAMS, Context())
+    after = exact.forget(kept.read(), gone, analytic.METHOD, PARAMS, Context()).after
     return Kept.write(kept.vault, after)
 
 

@@ -24,7 +24,7 @@ from app.services.backups.backup import Tell
 from app.services.backups.follow import follow
 from app.services.backups.lost import RESTORED, settle
 from app.services.erasure import ledger
-from app.services.forget import decisions
+from app.services.forget import sweeps
 from app.services.forget.rebuilds import queue_rebuild
 from app.services.jobs import DONE
 from app.services.models import snapshots
@@ -36,7 +36,7 @@ def reconcile(service: Service, sources: Sequence[LocalFiles], tell: Tell) -> di
     followed, lost = follow(service, sources, tell)
     lost_rows, lost_datasets = settle(service, lost)
     applied = _enter(service)
-    decisions.commit_ledger_objects(service)
+    sweeps.commit_ledger_objects(service)
     rebuilds, deleted = _rebuild(service)
     return {
         "shards_followed": followed,
