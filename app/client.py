@@ -186,6 +186,23 @@ class Client:
             if not token:
                 return
 
+    def download(self, path: str, target: Path, **query: Any) -> None:
+        """Write the answer of a read to a file as it comes; a file that is not whole is not left."""
+        given = {name: value for name, value in query.items() if value is not None}
+        part = target.with_name(target.name + ".part")
+        try:
+            with self._http.stream("GET", f"/v1/{path}", params=given) as answer, part.open("wb") as file:
+                if answer.is_error:
+                    answer.read()
+                    raise Problem(answer.status_code, _document(answer))
+                for chunk in answer.iter_bytes():
+                    file.write(chunk)
+            part.replace(target)
+        except httpx.TransportError as error:
+            raise Unreachable(f"{path} broke off: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+
     def post(self, path: str, body: Any = None, *, key: str | None = None) -> Json:
         """The JSON answer of a write."""
         return dict(self.call("POST", path, body=body, key=key).json())

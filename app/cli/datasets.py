@@ -29,6 +29,8 @@ app = typer.Typer(name="dataset", help="Datasets: rows with labels, sent once.",
 
 COLUMNS = ("id", "name", "format", "rows", "shape", "created_at")
 
+MADE_FROM = ("train", "select")  # roles of rows that a version is a function of
+
 Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="Name or id of the dataset.")]
 
 
@@ -125,3 +127,34 @@ def delete(
         confirm(f"Destroy the rows of {dataset}?", yes)
         job = api.call("DELETE", f"datasets/{found}").json()
         end(api, job, output, wait=wait, timeout=timeout)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Option(help="Name or id of the model.")],
+    version: Annotated[int, typer.Option(help="Number of the version that was made from the rows.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to, made where it is not there.")] = Path(),
+    recipient: Annotated[
+        str | None, typer.Option(help="Who gets the rows: a forget request will list them.")
+    ] = None,
+    output: Output = Format.TABLE,
+    data_dir: DataDir = None,
+    url: Url = None,
+) -> None:
+    """Write the rows that a version was made from, as it read them: one file per dataset.
+
+    With them `palimpsest certificate reproduce` makes the version again on any machine. Every file that
+    leaves is written down.
+    """
+    with connect(data_dir, url) as api:
+        found = model_id(api, model)
+        read = api.get(f"models/{found}/versions/{version}")
+        out.mkdir(parents=True, exist_ok=True)
+        written = []
+        for dataset in sorted({use["dataset"] for use in read["datasets"] if use["role"] in MADE_FROM}):
+            path = out / f"{dataset}.{read['id']}.npz"
+            api.download(
+                f"datasets/{dataset}/export", path, model=found, version=version, recipient=recipient
+            )
+            written.append({"dataset": dataset, "file": str(path), "bytes": path.stat().st_size})
+        show_list(written, ("dataset", "file", "bytes"), output)

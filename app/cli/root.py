@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from app.cli import admin, aliases, backups, datasets, jobs, models, predictions, running, updates, versions
+from app.cli import (
+    admin,
+    aliases,
+    backups,
+    certificates,
+    datasets,
+    jobs,
+    models,
+    predictions,
+    running,
+    updates,
+    versions,
+)
 from app.cli.options import Exit, NoSuch
 from app.cli.show import say
 from app.client import Problem, Unreachable
@@ -33,6 +45,7 @@ for group in (
     versions.app,
     aliases.app,
     jobs.app,
+    certificates.app,
 ):
     app.add_typer(group)
 app.command("predict")(predictions.predict)

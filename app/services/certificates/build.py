@@ -137,11 +137,11 @@ def _making(service: Service, session: Session, version: Version) -> Json:
     kept: dict[UUID, Json] = session.info.setdefault(KEPT, {})
     if version.id not in kept:
         described = recipes.of(session, version).describe()
-        kept[version.id] = {"digests": _digests(service, version), "recipe": described}
+        kept[version.id] = {"digests": digests(service, version), "recipe": described}
     return kept[version.id]
 
 
-def _digests(service: Service, version: Version) -> Json | None:
+def digests(service: Service, version: Version) -> Json | None:
     """Under the version's nonce; nothing where it was replaced or retired since, for it dies with it."""
     if version.state != "ready":
         return None

@@ -112,6 +112,25 @@ def every(service: Service) -> Sequence[SigningKey]:
         return session.scalars(select(SigningKey).order_by(SigningKey.id)).all()
 
 
+def published(service: Service, *, tenants: bool = False) -> list[dict[str, str | None]]:
+    """Every key as it is published; for the operator with the tenant that it signs for."""
+    if not tenants:
+        return [public(row) for row in every(service)]
+    return [{**public(row), "tenant": ids.encode("tnt", row.tenant_id)} for row in every(service)]
+
+
+def public(row: SigningKey) -> dict[str, str | None]:
+    """A key as it is published."""
+    return {
+        "id": ids.encode("sgk", row.id),
+        "algorithm": "Ed25519",
+        "public_key": row.public_key,
+        "created_at": row.created_at.isoformat(),
+        "retired_at": None if row.retired_at is None else row.retired_at.isoformat(),
+        "revoked_at": None if row.revoked_at is None else row.revoked_at.isoformat(),
+    }
+
+
 def _get(session: Session, key_id: UUID) -> SigningKey:
     row = session.get(SigningKey, key_id, with_for_update=True)
     if row is None:
