@@ -96,6 +96,11 @@ class Servers:
             connection.execute(insert(Change).values(id=1, counter=0))
         return self._url(self._shared, "shared")
 
+    @property
+    def postgres_dir(self) -> Path:
+        """Where the server keeps its files."""
+        return self._root / "postgres"
+
     @cached_property
     def redis_port(self) -> int:
         port = free_port()
