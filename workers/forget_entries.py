@@ -14,7 +14,7 @@ from app.service import Service
 from app.services import jobs
 from app.services.erasure import entries as ledger_entries
 from app.services.erasure import ledger
-from app.services.forget import approve, locate, states
+from app.services.forget import approve, closure, locate, states
 from app.services.forget.class_rows import rows_of_class
 from app.services.jobs import ClaimedJob
 from app.tables import (
@@ -132,7 +132,9 @@ def _queue_others(
         ForgetItem.request_id == request.id, ForgetItem.kind == "model"
     )
     has = set(session.scalars(known))
-    models = [id for id in locate.affected(session, request.tenant_id, rows, (), None) if id not in has]
+    found = locate.affected(session, request.tenant_id, rows, (), None)
+    closure.store(session, row, rows, [version.id for line in found.values() for version in line])
+    models = [id for id in found if id not in has]
     return approve.start(session, row, models, service.settings, actor=f"job:{claimed.id.hex}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,27 +15,36 @@ from app.config import Settings
 from app.db import clock
 from app.service import Service
 from app.services.erasure import entries
-from app.services.forget import due, locate, states
+from app.services.forget import closure, due, locate, states
 from app.services.jobs.rows import State, locked, new_job
 from app.tables import ForgetItem, ForgetRequest, ForgetTarget, Job, RestrictedRow
 
 
-def carry_out(service: Service, session: Session, request: ForgetRequest, actor: str) -> list[Job]:
+def carry_out(
+    service: Service,
+    session: Session,
+    request: ForgetRequest,
+    actor: str,
+    targets: Sequence[str] | None = None,
+) -> list[Job]:
     """Enter an erasure into the ledger and queue what it needs; the jobs to ring for after the commit.
 
     The caller holds `entries.lock` and the request's row, and commits next: the ledger's object is there.
+    `targets`: those of a request that was received just now, and has restricted nothing.
     """
-    targets = named(session, request.id)
+    if targets is None:
+        targets = named(session, request.id)
+        session.execute(delete(RestrictedRow).where(RestrictedRow.request_id == request.id))
     rows, left = reach(session, request, targets)
     entry = entries.approve(session, request, actor, targets, rows)
-    session.execute(delete(RestrictedRow).where(RestrictedRow.request_id == request.id))
     request.sequence, request.decider = entry.sequence, actor
     request.evidence = {**request.evidence, **counts(rows)}
     request.exceptions = [*request.exceptions, *_shared(left)]
     states.move(request, "locating", entry.created_at)
     session.flush()
     found = locate.affected(session, request.tenant_id, rows, classes_of(targets), models_of(request))
-    queued = start(session, request, list(found), service.settings, actor=actor)
+    closure.store(session, request, rows, [version.id for line in found.values() for version in line])
+    queued = start(session, request, list(found), service.settings, actor=actor, now=entry.created_at)
     states.tell(session, request, "forget.approved", actor)
     session.flush()
     entries.write_object(service.ledger, entry, targets, rows)
@@ -43,19 +52,26 @@ def carry_out(service: Service, session: Session, request: ForgetRequest, actor:
 
 
 def start(
-    session: Session, request: ForgetRequest, models: Sequence[UUID], settings: Settings, *, actor: str
+    session: Session,
+    request: ForgetRequest,
+    models: Sequence[UUID],
+    settings: Settings,
+    *,
+    actor: str,
+    now: datetime | None = None,
 ) -> list[Job]:
     """Make a job for each model, or where there is none the purge; the jobs to ring for. Nothing is queued
     while the request is on hold."""
-    on_hold = states.held(request, clock(session))
+    now = now or clock(session)
+    on_hold = states.held(request, now)
     queued = []
     for model_id in models:
         if on_hold:
             _item(session, request, model_id, None)
         else:
-            queued.append(queue_forget(session, request, model_id, settings, actor=actor))
+            queued.append(queue_forget(session, request, model_id, settings, actor=actor, now=now))
     session.flush()
-    states.recompute(session, request)
+    states.recompute(session, request, now)
     if request.state == "purging":
         purge = states.queue_purge(session, request.tenant_id)
         queued += [purge] if purge else []
@@ -70,9 +86,10 @@ def queue_forget(
     *,
     actor: str,
     retry_of: UUID | None = None,
+    now: datetime | None = None,
 ) -> Job:
     """The job that cleans a model for a request: one that waits already, else a new one; and its item."""
-    now = clock(session)
+    now = now or clock(session)
     urgency = due.urgency(request.due_at, now)
     latest = max(now, request.due_at)
     waiting = select(Job).where(Job.lane == model_id, Job.kind == "forget", Job.state == State.QUEUED)

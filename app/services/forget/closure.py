@@ -91,23 +91,33 @@ def of(
     )
 
 
-def store(session: Session, request: ForgetRequest, closure: Closure) -> None:
-    """Keep the closure as items of a request, beside those of its models: datasets whose rows it takes, and
-    copies that left. An item that is there stays as it is."""
-    scope = "kept" if request.models is not None else "located"  # rows stay where only models must forget
+def store(session: Session, request: ForgetRequest, rows: Positions, versions: Iterable[UUID]) -> None:
+    """Keep what a request touches beside its models as items: datasets whose rows it takes, and copies that
+    left. An item that is there stays as it is."""
+    taken = [id for id, positions in rows.items() if positions]
+    there = select(ForgetItem.kind, ForgetItem.resource_id).filter_by(request_id=request.id)
+    known = {(kind, resource_id) for kind, resource_id in session.execute(there)}
+    state = "located" if request.models is None else "kept"  # rows stay where only some models must forget
     items: list[tuple[str, UUID, str, dict[str, Any]]] = [
-        ("dataset", one.dataset.id, scope, {"rows": one.rows, "retained": one.dataset.deleted_at is None})
-        for one in closure.datasets
+        ("dataset", row.id, state, {"rows": len(rows[row.id]), "retained": row.deleted_at is None})
+        for row in session.scalars(select(Dataset).where(Dataset.id.in_(taken)).order_by(Dataset.id))
     ]
     items += [
         ("export", row.id, "listed", {"recipient": row.recipient, "at": row.created_at.isoformat()})
-        for row in closure.exports
+        for row in _exports(session, list(versions), taken)
     ]
-    for kind, resource_id, state, detail in items:
-        key = {"request_id": request.id, "kind": kind, "resource_id": resource_id}
-        if session.get(ForgetItem, key) is None:
+    for kind, resource_id, item_state, detail in items:
+        if (kind, resource_id) not in known:
             session.add(
-                ForgetItem(**key, tenant_id=request.tenant_id, state=state, job_id=None, detail=detail)
+                ForgetItem(
+                    request_id=request.id,
+                    kind=kind,
+                    resource_id=resource_id,
+                    tenant_id=request.tenant_id,
+                    state=item_state,
+                    job_id=None,
+                    detail=detail,
+                )
             )
     session.flush()
 
