@@ -75,6 +75,10 @@ def forget_jobs(service, state="queued"):
         return list(session.scalars(query))
 
 
+def models_of(request):
+    return [item for item in request.items if item.kind == "model"]
+
+
 def claim(service, model):
     """A forget job at its claim, and the requests that it works on."""
     claimed = jobs.claim(service, ["cpu", "gpu"], "test")
@@ -133,7 +137,7 @@ def test_goes_from_approval_through_its_stages_to_completed(service, caller, dat
     assert (done.state, done.done) == ("completed", True)
     assert [stage.stage for stage in done.stages] == list(states.STAGES)
     assert all(stage.finished_at >= stage.started_at for stage in done.stages)
-    assert [(item.state, item.detail) for item in done.items] == [("done", {"versions": 1})]
+    assert [(item.state, item.detail) for item in models_of(done)] == [("done", {"versions": 1})]
 
 
 def test_an_unknown_person_gets_an_answer_of_the_same_shape_and_a_purge(service, caller, data, model):
@@ -188,7 +192,7 @@ def test_forgets_a_class_through_the_models_that_know_it(service, caller, data, 
     with service.db.read() as session:
         ant = session.scalar(select(ModelClass).filter_by(model_id=model.id, name="ant"))
     asked = ask(service, caller, [ids.encode("cls", ant.id)], "class")
-    assert [item.resource for item in asked.items] == [ids.encode("mdl", model.id)]
+    assert [item.resource for item in models_of(asked)] == [ids.encode("mdl", model.id)]
     assert asked.state == "locating"
 
 
@@ -196,8 +200,8 @@ def test_stays_within_the_models_that_it_names(service, caller, data, model):
     other = a_model(service, caller)
     learn(service, caller, other, [data])
     asked = ask(service, caller, ["ada"], models=[ids.encode("mdl", other.id)])
-    assert [item.resource for item in asked.items] == [ids.encode("mdl", other.id)]
-    assert len(ask(service, caller, ["ada"]).items) == 2
+    assert [item.resource for item in models_of(asked)] == [ids.encode("mdl", other.id)]
+    assert len(models_of(ask(service, caller, ["ada"]))) == 2
 
 
 def test_a_duplicate_joins_the_open_request_and_follows_it(service, data, model, clerk, chief):
@@ -322,14 +326,14 @@ def test_a_failed_job_fails_its_requests_until_they_are_retried(service, caller,
     jobs.fail(service, claimed, Cause.INTERNAL)
     failed = now(service, caller, asked)
     assert (failed.state, failed.done) == ("failed", False)
-    assert failed.items[0].detail == {"failed_at": "unlearning", "cause": "internal"}
+    assert models_of(failed)[0].detail == {"failed_at": "unlearning", "cause": "internal"}
     assert [item.state for stage in failed.stages for item in stage.items] == ["done", "failed"]
     with pytest.raises(JobNotRetryable):
         job_wishes.retry(service, caller, claimed.id)
 
     again = decisions.retry(service, caller, asked.id, None, None)
     assert again.state == "locating"
-    assert job(service, again.items[0].job).retry_of == claimed.id
+    assert job(service, models_of(again)[0].job).retry_of == claimed.id
     claimed, taken = claim(service, model)
     succeed(service, claimed, model, taken)
     assert now(service, caller, asked).state == "purging"

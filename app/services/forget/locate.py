@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from app.services.erasure.ledger import Positions
@@ -64,45 +64,36 @@ def affected(
 
     Ready ones, and retired ones while what they stored stands. `models`: only these.
     """
-    tainted = _users(session, tenant_id, rows) | _knowers(session, tenant_id, classes)
-    query = (
-        select(Version)
-        .join(Model, Model.id == Version.model_id)
-        .where(Version.tenant_id == tenant_id, Model.deleted_at.is_(None), _stands())
-        .order_by(Version.model_id, Version.number)
-    )
-    found: dict[UUID, list[Version]] = defaultdict(list)
-    for part in _parts(sorted(tainted)):
-        for version in session.scalars(query.where(Version.id.in_(part))):
-            if models is None or version.model_id in models:
-                found[version.model_id].append(version)
-    return {id: sorted(versions, key=lambda one: one.number) for id, versions in found.items()}
-
-
-def _users(session: Session, tenant_id: UUID, rows: Positions) -> set[UUID]:
-    query = (
-        select(VersionDataset.version_id, VersionDataset.dataset_id, VersionDataset.left_out)
-        .join(Version, Version.id == VersionDataset.version_id)
-        .where(Version.tenant_id == tenant_id, _stands())
-    )
-    return {
-        version_id
-        for version_id, dataset_id, left_out in _each(session, query, VersionDataset.dataset_id, list(rows))
-        if not frozenset(rows[dataset_id]) <= frozenset(left_out)
+    tainted = {
+        version.id: version
+        for version in (*_users(session, tenant_id, rows), *_knowers(session, tenant_id, classes))
+        if models is None or version.model_id in models
     }
+    found: dict[UUID, list[Version]] = defaultdict(list)
+    for version in sorted(tainted.values(), key=lambda one: (one.model_id, one.number)):
+        found[version.model_id].append(version)
+    return dict(found)
 
 
-def _knowers(session: Session, tenant_id: UUID, classes: Collection[UUID]) -> set[UUID]:
-    query = (
-        select(VersionClass.version_id)
-        .join(Version, Version.id == VersionClass.version_id)
-        .where(Version.tenant_id == tenant_id, _stands())
-    )
-    return {row[0] for row in _each(session, query, VersionClass.class_id, list(classes))}
+def _users(session: Session, tenant_id: UUID, rows: Positions) -> Iterator[Version]:
+    columns = select(Version, VersionDataset.dataset_id, VersionDataset.left_out)
+    query = _standing(columns.join(VersionDataset, VersionDataset.version_id == Version.id), tenant_id)
+    for version, dataset_id, left_out in _each(session, query, VersionDataset.dataset_id, list(rows)):
+        if not frozenset(rows[dataset_id]) <= frozenset(left_out):
+            yield version
 
 
-def _stands() -> ColumnElement[bool]:
-    return or_(Version.state == "ready", and_(Version.state == "retired", Version.purged_at.is_(None)))
+def _knowers(session: Session, tenant_id: UUID, classes: Collection[UUID]) -> Iterator[Version]:
+    query = select(Version).join(VersionClass, VersionClass.version_id == Version.id)
+    for row in _each(session, _standing(query, tenant_id), VersionClass.class_id, list(classes)):
+        yield row[0]
+
+
+def _standing(query: Any, tenant_id: UUID) -> Any:
+    """Only versions whose files are there, of models that are."""
+    stands = or_(Version.state == "ready", and_(Version.state == "retired", Version.purged_at.is_(None)))
+    there = query.join(Model, Model.id == Version.model_id)
+    return there.where(Version.tenant_id == tenant_id, Model.deleted_at.is_(None), stands)
 
 
 def _each(session: Session, query: Any, column: Any, values: Sequence[Any]) -> Iterator[Any]:

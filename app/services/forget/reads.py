@@ -107,22 +107,25 @@ def summary(seen: Seen) -> ForgetSummary:
     return ForgetSummary(**_summary(seen.request, seen.now))
 
 
-def read(session: Session, request: ForgetRequest) -> ForgetRead:
+def read(session: Session, request: ForgetRequest, now: datetime | None = None) -> ForgetRead:
     """Everything about a request; a duplicate shows the items of the one that it joined."""
     items = session.scalars(
         select(ForgetItem)
         .where(ForgetItem.request_id == (request.duplicate_of or request.id))
         .order_by(ForgetItem.kind, ForgetItem.resource_id)
     ).all()
-    certified = session.scalar(select(Certificate.id).where(Certificate.request_id == request.id))
+    certified = request.state in states.ENDED and session.scalar(
+        select(Certificate.id).where(Certificate.request_id == request.id)
+    )
     path = url(request.id)
     return ForgetRead(
-        **_summary(request, clock(session)),
+        **_summary(request, now or clock(session)),
         shared_rows=request.shared_rows,
         models=None if request.models is None else [UUID(hex=id) for id in request.models],
         method=request.method,
         accept=request.accept,
         rows=request.rows_id,
+        callback=request.callback_url and {"url": request.callback_url},
         extension=request.extension,
         creator=request.creator,
         decider=request.decider,

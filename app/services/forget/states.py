@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import clock
+from app.services.callbacks import deliveries
 from app.services.callers import audit
 from app.services.jobs.rows import State, Urgency, new_job
 from app.tables import ForgetItem, ForgetRequest, Job
@@ -78,7 +79,7 @@ def take(session: Session, model_id: UUID, job_id: UUID) -> list[ForgetRequest]:
         taken.append(request)
     session.flush()
     for request in taken:
-        recompute(session, request)
+        recompute(session, request, now)
     return sorted(taken, key=lambda one: one.sequence or 0)
 
 
@@ -112,7 +113,8 @@ def model_failed(session: Session, job: Job) -> None:
     for request in requests:
         if request.state not in ENDED:
             recompute(session, request)
-            tell(session, request, "forget.failed", SYSTEM)
+            for one in (request, *_joined(session, request)):
+                tell(session, one, "forget.failed", SYSTEM)
 
 
 def complete(session: Session, request: ForgetRequest, exceptions: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -123,17 +125,17 @@ def complete(session: Session, request: ForgetRequest, exceptions: Sequence[Mapp
     tell(session, request, "forget.completed", SYSTEM)
 
 
-def recompute(session: Session, request: ForgetRequest) -> None:
+def recompute(session: Session, request: ForgetRequest, now: datetime | None = None) -> None:
     """Put an approved request, and those that joined it, where its models are; the caller holds its row."""
-    now = clock(session)
+    now = now or clock(session)
     state = _state(session, request, now)
     move(request, state, now)
     session.flush()
-    joined = select(ForgetRequest.id).where(ForgetRequest.duplicate_of == request.id)
-    for other in lock(session, session.scalars(joined).all()):
-        if other.state not in ENDED:
-            other.sequence = request.sequence
-            move(other, state, now)
+    for other in _joined(session, request):
+        if other.sequence is None and request.sequence is not None:
+            tell(session, other, "forget.approved", request.decider or SYSTEM)
+        other.sequence = request.sequence
+        move(other, state, now)
     session.flush()
 
 
@@ -160,7 +162,7 @@ def queue_purge(session: Session, tenant_id: UUID) -> Job | None:
 
 
 def tell(session: Session, request: ForgetRequest, action: str, actor: str) -> None:
-    """Add a step of a request to the audit chain."""
+    """Add a step of a request to the audit chain, and tell its callback where that is told."""
     audit.record(
         session,
         tenant_id=request.tenant_id,
@@ -168,6 +170,7 @@ def tell(session: Session, request: ForgetRequest, action: str, actor: str) -> N
         action=action,
         resources={"forget_request": request.id},
     )
+    deliveries.emit(session, request, action)
 
 
 def _state(session: Session, request: ForgetRequest, now: datetime) -> str:
@@ -180,6 +183,13 @@ def _state(session: Session, request: ForgetRequest, now: datetime) -> str:
     if open_ones:
         return min(open_ones, key=WORKED_ON.index)
     return "locating" if held(request, now) else "purging"
+
+
+def _joined(session: Session, request: ForgetRequest) -> list[ForgetRequest]:
+    """The open requests that joined this one."""
+    joined = select(ForgetRequest).where(ForgetRequest.duplicate_of == request.id).order_by(ForgetRequest.id)
+    found = session.scalars(joined.with_for_update().execution_options(populate_existing=True))
+    return [row for row in found if row.state not in ENDED]
 
 
 def _set(

@@ -18,7 +18,7 @@ from app.schemas.forget import ForgetCreate, ForgetRead
 from app.service import Caller, Service
 from app.services.callers.idempotency import Once
 from app.services.erasure import entries
-from app.services.forget import approve, due, joins, reads, states, targets
+from app.services.forget import approve, callback, due, joins, reads, states, targets
 from app.tables import ForgetRequest, ForgetTarget, Job, RestrictedRow
 
 EARLY = timedelta(minutes=5)  # a client's clock may be that much ahead
@@ -31,19 +31,22 @@ def submit(service: Service, caller: Caller, body: ForgetCreate, once: Once) -> 
     named = targets.digested(service, caller.tenant_id, body)
     once = replace(once, fingerprint=targets.fingerprint(service, caller.tenant_id, body, named))
     _check_method(body)
+    secret = callback.checked(service, body.callback)
     with service.db.begin() as session:
         once.begin(session)
         entries.lock(session)
         now = clock(session)
         request = _row(service, caller, body, named, now)
         targets.check(session, caller.tenant_id, body)
+        request.callback_key_id = callback.keep(service, secret)
         plain = sorted({target for person in named for target in person})
         joined = joins.find(session, request, plain)
+        states.move(request, "awaiting-approval", now)
         session.add(request)
         session.flush()
         _insert(session, ForgetTarget, _targets(request, named))
         queued = _receive(service, session, caller, request, plain, joined)
-        answer = reads.read(session, request)
+        answer = reads.read(session, request, now)
         once.finish(
             session,
             status=202,
@@ -69,14 +72,12 @@ def _receive(
     plain: list[str],
     joined: ForgetRequest | None,
 ) -> list[Job]:
-    now = request.created_at
     states.tell(session, request, "forget.received", caller.actor)
-    states.move(request, "awaiting-approval", now)
     automatic = caller.may("forget:approve") and not service.settings.forget.two_person
     if joined is not None:
         return _join(service, session, caller, request, joined, automatic)
     if automatic:  # no restriction that the same transaction would lift
-        return approve.carry_out(service, session, request, caller.actor)
+        return approve.carry_out(service, session, request, caller.actor, plain)
     rows, _ = approve.reach(session, request, plain)
     request.evidence = {**request.evidence, **approve.counts(rows)}
     restricted = (
@@ -105,6 +106,7 @@ def _join(
         return approve.carry_out(service, session, joined, caller.actor) if automatic else []
     request.sequence, request.decider = joined.sequence, joined.decider
     states.move(request, joined.state, request.created_at)
+    states.tell(session, request, "forget.approved", caller.actor)
     if joined.state != "purging":
         return []
     purge = states.queue_purge(session, request.tenant_id)  # the one that runs has begun without it
@@ -135,6 +137,7 @@ def _row(
         submitted_at=submitted_at,
         due_at=body.due_at or due.by_law(body.regulation, submitted_at, zone),
         rows_id=body.rows,
+        callback_url=body.callback and body.callback.url,
         state="received",
         creator=caller.actor,
         stages={"received": {"started_at": now.isoformat(), "finished_at": None}},
