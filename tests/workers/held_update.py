@@ -1,11 +1,9 @@
-"""The real update job, for tests that kill it: it notes its stages and stays at the one that a file names."""
+"""The real update job, held at a stage."""
 
 from __future__ import annotations
 
-import os
-import time
-
 from app.services import jobs
+from tests.workers import held
 from workers import plan, update
 
 STAGES = ("planned", "computed", "saved", "publishing", "published")
@@ -13,19 +11,6 @@ STAGES = ("planned", "computed", "saved", "publishing", "published")
 
 def run(service, claimed, report):
     """`workers.update.run` with a stop after each of its steps."""
-    folder = service.settings.data_dir
-
-    def stage(name):
-        with (folder / "notes").open("a") as notes:
-            notes.write(f"{name} {claimed.attempt} {os.getpid()}\n")
-        hold = folder / "hold"
-        while claimed.attempt == 1 and hold.exists() and hold.read_text() == name:
-            time.sleep(0.02)
-
-    def told(fraction, phase="", message=""):
-        stage(phase)
-        report(fraction, phase, message)
-
     steps = {
         "planned": (plan, "make"),
         "computed": (update, "learn"),
@@ -33,20 +18,4 @@ def run(service, claimed, report):
         "publishing": (jobs, "finish"),
         "published": (update, "_publish"),
     }
-    originals = {name: getattr(module, step) for name, (module, step) in steps.items()}
-
-    def staged(name):
-        def step(*args, **given):
-            made = originals[name](*args, **given)
-            stage(name)
-            return made
-
-        return step
-
-    try:
-        for name, (module, step) in steps.items():
-            setattr(module, step, staged(name))
-        update.run(service, claimed, told)  # type: ignore[arg-type]
-    finally:
-        for name, (module, step) in steps.items():
-            setattr(module, step, originals[name])
+    held.run(service, claimed, report, update.run, steps)

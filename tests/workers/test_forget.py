@@ -1,4 +1,4 @@
-"""A forget job: every usable version that knew the rows is replaced by the one that training without gives."""
+"""A forget job: each usable version that knew the rows is replaced by the one that training without gives."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A worker whose computing process runs updates that can be held at a stage."""
+"""A worker whose computing process runs updates and forget jobs that can be held at a stage."""
 
 import sys
 
