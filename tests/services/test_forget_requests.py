@@ -1,5 +1,6 @@
 """A request from receipt to its end: what it restricts, what its approval writes, who follows whom."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -529,6 +530,39 @@ def test_a_list_is_filtered_and_every_look_is_in_the_audit_chain(service, caller
     assert [event.resources for event in looked if event.action == "forget.read"] == [
         {"forget_request": known.id.hex}
     ]
+
+
+def test_the_same_person_asked_for_by_many_at_once_is_one_erasure(service, caller, data, model):
+    with ThreadPoolExecutor(6) as pool:
+        asked = list(pool.map(lambda _: ask(service, caller, ["ada"]), range(6)))
+    first = {one.id for one in asked if one.duplicate_of is None}
+    assert len(first) == 1
+    assert {one.duplicate_of for one in asked} == {None, *first}
+    assert count(service, LedgerEntry) == 1
+    assert len(forget_jobs(service)) == 1
+
+
+def test_a_cancellation_that_races_the_claim_has_one_outcome(service, caller, data, model):
+    for name in ("ada", "ben", "cleo", "dan"):
+        asked = ask(service, caller, [name])
+        claimed = jobs.claim(service, ["cpu", "gpu"], "test")
+
+        def take(claimed=claimed):
+            with service.db.begin() as session:
+                jobs.guard(session, claimed)
+                return [one.id for one in states.take(session, model.id, claimed.id)]
+
+        def cancel(asked=asked):
+            try:
+                return decisions.cancel(service, caller, asked.id, None, None).state
+            except RequestStateConflict:
+                return "taken"
+
+        with ThreadPoolExecutor(2) as pool:
+            taken, cancelled = pool.submit(take), pool.submit(cancel)
+        outcome = (taken.result(), cancelled.result(), row(service, asked.id).state)
+        assert outcome in (([asked.id], "taken", "unlearning"), ([], "cancelled", "cancelled"))
+        succeed(service, claimed, model, taken.result())
 
 
 def _with(service, **forget):
