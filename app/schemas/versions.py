@@ -57,6 +57,9 @@ class VersionRead(Answer):
     job: JobId | None
     state: str
     tainted: bool
+    exactly_removable: float | None = Field(
+        description="Share of the rows it learned that it could lose exactly now; null where there are none."
+    )
     method: dict[str, Any] = Field(description="{name, params}")
     seed: int
     classes: list[VersionClassRead]

@@ -127,6 +127,11 @@ def test_says_what_is_not_exact_where_rows_are_not_stored_any_more(client, servi
         row.deleted_at = clock(session)
     found = look(client, ["row-0"], scope="samples")
     ways = [one["way"]["name"] for one in found["models"][0]["versions"]]
+    shares = [
+        client.get(f"/v1/models/{model['id']}/versions/{number}").json()["exactly_removable"]
+        for number in (1, 2)
+    ]
+    assert shares == [0.0, 3 / 9]
     assert "rows-not-retained" in codes(found)
     assert found["exactly_removable"]["rows"] == (0.0 if "drop" in ways else 1.0)
 

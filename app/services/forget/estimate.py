@@ -13,7 +13,7 @@ from app.services.forget import ways
 from app.services.forget.closure import Closure, Touched
 from app.services.forget.ways import Way
 from app.services.models import heads
-from app.tables import Dataset, Model, Sample, SampleSubject, Version
+from app.tables import Dataset, Model, Sample, SampleSubject, Version, VersionDataset
 
 JOB = 0.3  # seconds of a job beside its versions: claim, verification, publication
 PURGE = 0.5  # of the purge beside its files
@@ -56,6 +56,31 @@ def not_exact(closure: Closure, costs: Mapping[UUID, Cost]) -> set[UUID]:
     gone = {one.dataset.id for one in closure.datasets if one.dataset.deleted_at is not None}
     dropped = any(cost.way.kind == "drop" for cost in costs.values())
     return gone if dropped else set()
+
+
+def removable(session: Session, version: Version) -> float | None:
+    """The share of the rows that a version learned which it could lose exactly now: those that are stored.
+    None for one that came from outside or learned no rows.
+
+    A network that was trained here is trained again from all that is left, so that of its rows none can go
+    exactly once some are not stored any more.
+    """
+    edges = session.execute(
+        select(VersionDataset.dataset_id, VersionDataset.rows, Dataset.deleted_at)
+        .join(Dataset, Dataset.id == VersionDataset.dataset_id)
+        .where(VersionDataset.version_id == version.id, VersionDataset.role == "train")
+    ).all()
+    total = sum(rows for _, rows, _ in edges)
+    if not total:
+        return None
+    lost = {id for id, _, deleted_at in edges if deleted_at is not None}
+    trainer = ways.trainer_of(session, version)
+    if trainer is not None:
+        taught = set(
+            session.scalars(select(VersionDataset.dataset_id).filter_by(version_id=trainer.id, role="train"))
+        )
+        lost |= taught if taught & lost else set()
+    return sum(rows for id, rows, _ in edges if id not in lost) / total
 
 
 def targets_found(

@@ -14,6 +14,7 @@ from app.methods.parts.digest import class_map_digest
 from app.schemas.versions import LineageRead, VersionClassRead, VersionRead, VersionSummary
 from app.service import Service
 from app.services.erasure import ledger
+from app.services.forget import estimate
 from app.services.models import lineage, models
 from app.services.paging import Page, Window
 from app.tables import Centroid, FeatureMap, Model, ModelClass, Version, VersionClass
@@ -161,6 +162,7 @@ def read(service: Service, session: Session, model: Model, number: int) -> Versi
         job=row.job_id,
         state=row.state,
         tainted=bool(ledger.tainted(session, [row.id])),
+        exactly_removable=estimate.removable(session, row),
         method={"name": row.method, "params": row.params},
         seed=row.seed,
         classes=known,
