@@ -24,6 +24,11 @@ from tests.stacks import Servers
 VALUES = 8  # of a row, next to each other: 16 bytes of int16
 DTYPES = ("<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "u1")
 
+OWN_FILES = """
+    SELECT pg_relation_filepath(oid) FROM pg_class
+    WHERE relkind IN ('r', 'i', 't') AND relnamespace IN ('public'::regnamespace, 'pg_toast'::regnamespace)
+"""  # not those of the server's own catalogue
+
 Needles = Mapping[str, bytes]
 Places = Iterable[tuple[str, bytes]]
 
@@ -164,11 +169,13 @@ def _tables(service: Service) -> Iterator[tuple[str, bytes]]:
 def _postgres(service: Service, servers: Servers) -> Iterator[tuple[str, bytes]]:
     with service.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("CHECKPOINT"))  # what lies in memory goes to its pages
-        where = connection.execute(text("SELECT pg_relation_filepath('datasets')")).scalar_one()
+        files = connection.execute(text(OWN_FILES)).scalars().all()
     folder = servers.postgres_dir
-    mine = (folder / str(where)).parent
-    yield from _files(mine, "pages")
-    yield from _files(folder / "pg_wal", "wal")
+    for name in files:
+        for path in (folder / str(name)).parent.glob(f"{Path(str(name)).name}*"):
+            yield f"pages {path.name}", path.read_bytes()
+    for name, content in _files(folder / "pg_wal", "wal"):
+        yield name, content.rstrip(b"\0")
     for path in folder.glob("*log*"):
         if path.is_file():
             yield f"postgres {path.name}", path.read_bytes()

@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -323,6 +324,43 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("dtype", ["<f8", "<f4", "<f2"])
+def test_the_search_finds_a_row_however_it_is_written(dtype, tmp_path):
+    x = np.random.default_rng(1).normal(size=WIDTH).astype(np.float32)
+    written = x.astype(dtype)
+    stepped = quantise(x[None], GRID)[0][0]
+    np.savez(tmp_path / "rows.npz", x=np.stack([np.zeros_like(written), written]))
+    numbers = [0.5, *x.tolist()]
+    texts = {
+        "json": json.dumps({"x": [numbers]}),
+        "compact json": json.dumps(numbers, separators=(",", ":")),
+        "repr": repr(numbers),
+        "base64": json.dumps({"x": b64encode(b"?" + written.tobytes()).decode()}),
+        "hex": written.tobytes().hex(),
+        "grid": repr(stepped.tolist()),
+        "grid hex": stepped.tobytes().hex(),
+        "grid base64": b64encode(b"??" + stepped.tobytes()).decode(),
+    }
+    places = [(name, text.encode()) for name, text in texts.items()]
+    places.append(("npz", (tmp_path / "rows.npz").read_bytes()))
+    places.append(("sums", stepped.astype("<i8").tobytes()))
+    found = searching.hits(searching.of_row("row", x, stepped), places)
+    assert found.keys() == {name for name, _ in places}
+
+
+@pytest.mark.parametrize("person", [ANNA, BERT])
+def test_the_search_finds_a_name_however_it_is_written(person):
+    places = [
+        ("text", f"for {person}, with".encode()),
+        ("json", json.dumps({"subject": [person]}).encode()),
+        ("plain json", json.dumps({"subject": [person]}, ensure_ascii=False).encode()),
+        ("base64", b64encode(f"a{person}".encode())),
+        ("hex", person.encode().hex().encode()),
+    ]
+    found = searching.hits(searching.of_text("person", person), places)
+    assert found.keys() == {name for name, _ in places}
+
+
 @pytest.mark.slow
 @both_stacks
 def test_nothing_that_is_left_anywhere_holds_or_tells_whom_it_forgot(
@@ -330,18 +368,19 @@ def test_nothing_that_is_left_anywhere_holds_or_tells_whom_it_forgot(
 ):
     servers = request.getfixturevalue("servers") if stack == "production" else None
 
-    def search(wanted: dict[str, bytes]) -> dict[str, set[str]]:
+    def search(wanted: dict[str, bytes], servers: Any = servers) -> dict[str, set[str]]:
         return searching.hits(wanted, searching.everywhere(service, temporary, logs, servers))
 
     world = build(client, service)
     for person in (ANNA, BERT):
         said = needles(world, person) | features_of(service, world.rows[person])
         before = Stored.take(service)
-        control(service, person, said, search(said), before)
+        control(service, person, said, search(said, None), before)
 
         forget(world, person)
         after = Stored.take(service)
         telling = tells(world, before, after)
+        assert {"tensor", "digest", "body"} == {name.partition(" ")[0] for name in telling}
         assert search(said | telling) == {}
         keys = {id: key for id, key in after.keys.items() if id not in before.keys}
         keys |= after.keys
