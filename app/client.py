@@ -11,59 +11,35 @@ repeated are: reads, and writes that carry an idempotency key.
 
 from __future__ import annotations
 
-import json
-import mimetypes
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
 
-Json = dict[str, Any]
+from app.webhooks import BadSignature, verify_webhook
+from app.wire import Event, Json, Problem, Unreachable, document, media_type, parse, pause
+
+__all__ = [
+    "ADDRESS_FILE",
+    "KEY_FILE",
+    "BadSignature",
+    "Client",
+    "Event",
+    "Json",
+    "Problem",
+    "Unreachable",
+    "media_type",
+    "verify_webhook",
+]
 
 ADDRESS_FILE = "address"  # in the data directory while the service runs
 KEY_FILE = "admin.key"  # in the data directory, mode 0600, from the first start on
 
-FORMATS = {
-    ".npz": "application/x-npz",
-    ".npy": "application/x-npy",
-    ".safetensors": "application/x-safetensors",
-    ".parquet": "application/vnd.apache.parquet",
-    ".csv": "text/csv",
-    ".jsonl": "application/x-ndjson",
-    ".json": "application/json",
-    ".zip": "application/zip",
-}
-
-
-class Unreachable(Exception):
-    """Nothing answers at the address."""
-
-
-class Problem(Exception):
-    """The service refused; the fields are those of its problem document."""
-
-    def __init__(self, status: int, document: Mapping[str, Any]) -> None:
-        self.status = status
-        self.code = str(document.get("code", "unknown"))
-        self.detail = str(document.get("detail") or document.get("title") or f"status {status}")
-        self.errors: list[Json] = list(document.get("errors", ()))
-        self.related: list[str] = list(document.get("related", ()))
-        self.request_id = document.get("request_id")
-        super().__init__(f"{self.code}: {self.detail}")
-
-
-@dataclass(frozen=True)
-class Event:
-    """One server-sent event of a job."""
-
-    sequence: str
-    name: str  # state, progress, log, done
-    data: Json
+Targets = Sequence[str | Mapping[str, Any]] | Mapping[str, Any]
 
 
 class Client:
@@ -138,14 +114,14 @@ class Client:
             except httpx.TransportError as error:
                 if attempt == self._attempts:
                     raise Unreachable(f"no answer from {self._http.base_url}: {error}") from error
-                self._sleep(_pause(attempt, None))
+                self._sleep(pause(attempt, None))
                 continue
             if answer.status_code in (429, 503) and attempt < self._attempts:
-                self._sleep(_pause(attempt, answer.headers.get("Retry-After")))
+                self._sleep(pause(attempt, answer.headers.get("Retry-After")))
                 continue
             break
         if answer.is_error:
-            raise Problem(answer.status_code, _document(answer))
+            raise Problem(answer.status_code, document(answer))
         return answer
 
     def _once(
@@ -194,7 +170,7 @@ class Client:
             with self._http.stream("GET", f"/v1/{path}", params=given) as answer, part.open("wb") as file:
                 if answer.is_error:
                     answer.read()
-                    raise Problem(answer.status_code, _document(answer))
+                    raise Problem(answer.status_code, document(answer))
                 for chunk in answer.iter_bytes():
                     file.write(chunk)
             part.replace(target)
@@ -246,6 +222,44 @@ class Client:
         body = {"inputs": inputs, **given}
         return dict(self.call("POST", f"models/{model}/predict", body=body, changes=False).json())
 
+    # ---- forgetting
+
+    def forget(
+        self, targets: Targets, scope: str = "subject", *, key: str | None = None, **fields: Any
+    ) -> Json:
+        """Ask for an erasure and answer the request; `fields` are those of the body, such as `models`,
+        `regulation`, `due_at`, `external_id` and `callback`."""
+        return self.post("forget-requests", _asked(targets, scope, fields), key=key)
+
+    def preview(self, targets: Targets, scope: str = "subject", **fields: Any) -> Json:
+        """What `forget` with the same arguments would touch; nothing is stored."""
+        body = _asked(targets, scope, fields)
+        return dict(self.call("POST", "forget-requests/preview", body=body, changes=False).json())
+
+    def wait_forget(
+        self, request: str, timeout: float | None = None, *, seen: Callable[[Json], None] | None = None
+    ) -> Json:
+        """The request once it is done or has failed; raises `TimeoutError` where it is not within `timeout`
+        seconds. `seen` gets every state of it that is read on the way."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        wait = 0.1
+        while True:
+            found = self.get(f"forget-requests/{request}")
+            if seen is not None:
+                seen(found)
+            if found["done"] or found["state"] == "failed":
+                return found
+            if deadline is not None and time.monotonic() + wait > deadline:
+                raise TimeoutError(f"{request} is {found['state']} after {timeout:g} seconds")
+            self._sleep(wait)
+            wait = min(2.0, wait * 1.5)
+
+    def certificate(self, request: str, *, html: bool = False) -> bytes:
+        """The certificate of a completed request, byte for byte as it was signed, or a page to print."""
+        accept = "text/html" if html else "application/json"
+        path = f"forget-requests/{request}/certificate"
+        return self.call("GET", path, headers={"Accept": accept}).content
+
     def wait(self, job: str, timeout: float | None = None) -> Json:
         """The job once it is done; raises `TimeoutError` where it is not within `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -272,8 +286,8 @@ class Client:
                 with self._http.stream("GET", path, headers=headers, timeout=left) as stream:
                     if stream.is_error:
                         stream.read()
-                        raise Problem(stream.status_code, _document(stream))
-                    for event in _parse(stream.iter_lines()):
+                        raise Problem(stream.status_code, document(stream))
+                    for event in parse(stream.iter_lines()):
                         last, failures = event.sequence or last, 0
                         yield event
                         if event.name == "done":
@@ -284,40 +298,10 @@ class Client:
                     raise Unreachable(f"the events of {job} broke off: {error}") from error
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"{job} is not done after {timeout:g} seconds")
-            self._sleep(_pause(failures or 1, None))
+            self._sleep(pause(failures or 1, None))
 
 
-def media_type(path: Path) -> str:
-    """The content type that names a file's format."""
-    return (
-        FORMATS.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    )
-
-
-def _pause(attempt: int, retry_after: str | None) -> float:
-    """Seconds until the next try: what the service asked for, else 0.1 s doubled with every try."""
-    if retry_after is not None and retry_after.isdigit():
-        return min(float(retry_after), 30.0)
-    return min(0.1 * 2.0**attempt, 5.0)
-
-
-def _document(answer: httpx.Response) -> Json:
-    try:
-        document = answer.json()
-    except json.JSONDecodeError:
-        return {"detail": answer.reason_phrase}
-    return document if isinstance(document, dict) else {"detail": str(document)}
-
-
-def _parse(lines: Iterator[str]) -> Iterator[Event]:
-    """Server-sent events from lines; comments (the ping) carry nothing."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if not line:
-            if "data" in fields:
-                yield Event(fields.get("id", ""), fields.get("event", "message"), json.loads(fields["data"]))
-            fields = {}
-        elif not line.startswith(":"):
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            fields[name] = f"{fields[name]}\n{value}" if name == "data" and "data" in fields else value
+def _asked(targets: Targets, scope: str, fields: Mapping[str, Any]) -> Json:
+    given = {name: value for name, value in fields.items() if value is not None}
+    named = dict(targets) if isinstance(targets, Mapping) else list(targets)
+    return {"scope": scope, "targets": named, **given}

@@ -23,6 +23,7 @@ from app.schemas.times import Instant
 
 MOST_PERSONS = 10_000
 MOST_POSITIONS = 100_000
+SECRET = r"^whsec_[A-Za-z0-9+/]{32,86}={0,2}$"
 EXAMPLE_ID = "fgt_01jd8x4r9kf3v5n2m7q6t0a1bc"
 
 Scope = Literal["subject", "samples", "class"]
@@ -93,6 +94,19 @@ class MethodChoice(Body):
     params: dict[str, Any] = Field(default={}, description="Parameters of the method.")
 
 
+class Callback(Body):
+    """Where the request's events are told, and the secret that signs them."""
+
+    url: Annotated[Text, StringConstraints(min_length=1, max_length=2_000)] = Field(
+        description="An https address that is public; it is looked at again whenever it is called."
+    )
+    secret: Annotated[str, StringConstraints(max_length=100, pattern=SECRET)] = Field(
+        repr=False,
+        description="`whsec_` and 24 to 64 random bytes in base64. Kept as a key, never shown again.",
+        json_schema_extra={"writeOnly": True},
+    )
+
+
 class ForgetCreate(Body):
     """Erase persons, samples or classes."""
 
@@ -134,6 +148,7 @@ class ForgetCreate(Body):
     rows: DatasetId | None = Field(
         None, description="The rows sent again, a dataset with `for_forget`, where they were not retained."
     )
+    callback: Callback | None = Field(None, description="Told of each step by a signed message.")
 
 
 class Decision(Body):
@@ -240,6 +255,12 @@ class ForgetSummary(Answer):
     revision: int
 
 
+class CallbackRead(Answer):
+    """Where events are told."""
+
+    url: str
+
+
 class ForgetRead(ForgetSummary):
     """One erasure that somebody asked for, from receipt to certificate."""
 
@@ -248,6 +269,7 @@ class ForgetRead(ForgetSummary):
     method: dict[str, Any]
     accept: Guarantee
     rows: DatasetId | None
+    callback: CallbackRead | None
     extension: ExtensionRead | None
     creator: str = Field(description="`key:` and an API key.")
     decider: str | None = Field(description="Who approved or rejected it.")

@@ -7,10 +7,7 @@ import hashlib
 import hmac
 import json
 import socket
-import threading
-from dataclasses import dataclass, field
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
 
 import pytest
@@ -21,50 +18,19 @@ from app.config import Callbacks
 from app.db import clock
 from app.errors import NotFound, ValidationFailed
 from app.service import Caller, Service
-from app.services.callbacks import addresses, courier, deliveries, signing
+from app.services.callbacks import addresses, courier, deliveries, messages, signing
 from app.tables import Delivery, ForgetRequest
 from app.vault import KeyObject
+from tests.receiving import receiving
 
 SECRET = bytes(range(32))
 LOCAL = addresses.networks("127.0.0.0/8")
 
 
-@dataclass
-class Receiver:
-    """A real HTTP server that answers with the statuses it is told, the last one for ever."""
-
-    statuses: list[int] = field(default_factory=lambda: [204])
-    headers: dict[str, str] = field(default_factory=dict)
-    seen: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-    url: str = ""
-
-
 @pytest.fixture
 def receiver():
-    told = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            told.seen.append(({k.lower(): v for k, v in self.headers.items()}, body))
-            status = told.statuses.pop(0) if len(told.statuses) > 1 else told.statuses[0]
-            self.send_response(status)
-            for name, value in told.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    told.url = f"http://127.0.0.1:{server.server_port}/hook"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield told
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving() as told:
+        yield told
 
 
 @pytest.fixture
@@ -98,7 +64,7 @@ def a_request(service: Service, tenant_id, url: str | None) -> ForgetRequest:
         )
         session.add(row)
         session.flush()
-        deliveries.emit(session, row, "forget.completed")
+        messages.emit(session, row, "forget.completed")
     return row
 
 
@@ -182,7 +148,7 @@ def test_a_name_that_points_elsewhere_by_then_gains_nothing(service, caller, rec
     url = f"https://rebinding.example:{port}/hook"
     addresses.check(url, [])
 
-    found = courier.attempt(courier.Letter(ids.new(), url, SECRET, b"{}"), service, [])
+    found = courier.attempt(courier.Letter(ids.new(), ids.new(), url, SECRET, b"{}"), service, [])
 
     assert (found.error, receiver.seen) == ("the address is private", [])
 

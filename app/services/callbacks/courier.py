@@ -26,6 +26,7 @@ from app.errors import ArtifactCorrupt
 from app.service import Service
 from app.services.callbacks import signing
 from app.services.callbacks.addresses import Guarded, Network, Refused, networks
+from app.services.callbacks.messages import EVENTS
 from app.tables import Delivery, ForgetRequest
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Letter:
     """A message that is due."""
 
     id: UUID
+    request_id: UUID
     url: str
     key: bytes
     body: bytes
@@ -91,14 +93,24 @@ class Courier:
 
 
 def send_due(service: Service) -> int:
-    """Try every message that is due once, some at a time; returns how many were taken."""
+    """Try every message that is due once; returns how many were taken. Those of one request go one after the
+    other, in the order of what they tell; requests do not wait for each other."""
     letters = _due(service)
     if not letters:
         return 0
     allowed = networks(service.settings.callbacks.allowed_networks)
+    by_request: dict[UUID, list[Letter]] = {}
+    for letter in letters:
+        by_request.setdefault(letter.request_id, []).append(letter)
+    groups = list(by_request.values())
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = pool.map(lambda letter: attempt(letter, service, allowed), letters)
-        return sum(_note(service, letter, answer) for letter, answer in zip(letters, answers, strict=True))
+        answered = pool.map(lambda group: [attempt(one, service, allowed) for one in group], groups)
+        pairs = (
+            pair
+            for group, answers in zip(groups, answered, strict=True)
+            for pair in zip(group, answers, strict=True)
+        )
+        return sum(_note(service, letter, answer) for letter, answer in pairs)
 
 
 def attempt(letter: Letter, service: Service, allowed: Sequence[Network]) -> Answer:
@@ -148,13 +160,15 @@ def _due(service: Service) -> list[Letter]:
             .limit(100)
         ).all()
     letters = []
-    for row, url, key_id in rows:
+    for row, url, key_id in sorted(rows, key=lambda found: (found[0].next_at, EVENTS.index(found[0].event))):
+        assert url is not None
+        assert key_id is not None
         try:
             key = service.vault.key(key_id).key or b""
         except ArtifactCorrupt:
             _close(service, row.id, "the secret is gone")
             continue
-        letters.append(Letter(row.id, url, key, signing.body_of(row.payload)))
+        letters.append(Letter(row.id, row.request_id, url, key, signing.body_of(row.payload)))
     return letters
 
 

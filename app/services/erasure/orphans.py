@@ -17,6 +17,7 @@ from app.tables import (
     Centroid,
     Checkpoint,
     Dataset,
+    ForgetRequest,
     IdempotencyRecord,
     Job,
     RowIndex,
@@ -45,6 +46,7 @@ NAME_KEYS = (
     Dataset.id,
     Tenant.id,
     SigningKey.id,
+    ForgetRequest.callback_key_id,
 )
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import clock
-from app.services.callbacks import deliveries
+from app.services.callbacks import messages
 from app.services.callers import audit
 from app.services.jobs.rows import State, Urgency, new_job
 from app.tables import ForgetItem, ForgetRequest, Job
@@ -170,7 +170,7 @@ def tell(session: Session, request: ForgetRequest, action: str, actor: str) -> N
         action=action,
         resources={"forget_request": request.id},
     )
-    deliveries.emit(session, request, action)
+    messages.emit(session, request, action)
 
 
 def _state(session: Session, request: ForgetRequest, now: datetime) -> str:
