@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,7 +120,7 @@ def _testify(file: Path, data_dir: Path | None) -> None:
             say(f"palimpsest: {refused}")
             raise typer.Exit(Exit.FAILED) from None
         line = witness.testify(service, content)
-    typer.echo(line.decode())
+    typer.echo(line.decode(), nl=sys.stdout.isatty())  # a file of it is the signed text, byte for byte
     _end({json.loads(line)["outcome"]})
 
 

@@ -7,6 +7,7 @@ erased.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -58,7 +59,7 @@ def content(service: Service, session: Session, request: ForgetRequest, certific
         "claim": _claim(versions, gone, rebuilds),
         "versions": versions,
         "rebuilds": plain(rebuilds),
-        "stages": plain(request.stages),
+        "stages": {name: _times(found) for name, found in request.stages.items()},
         "ledger": {"sequence": request.sequence, "head": _ledger_head(session)},
         "audit": _audit_head(session),
         "exceptions": plain(request.exceptions),
@@ -193,6 +194,11 @@ def _found(request: ForgetRequest, gone: Gone, items: list[ForgetItem], exports:
         "versions": len(items),
         "exports": len(exports),
     }
+
+
+def _times(found: Mapping[str, str | None]) -> Json:
+    """When a stage began and ended, written as every time is."""
+    return {name: at and statements.time(datetime.fromisoformat(at)) for name, at in found.items()}
 
 
 def _claim(versions: list[Json], gone: Gone, rebuilds: Iterable[Mapping[str, Any]]) -> Json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -55,6 +55,11 @@ def uncovered(request: ForgetRequest, versions: list[Json], left: list[Json]) ->
             "Networks that were not trained here may have seen what was erased; the claim is about what was "
             "learned from vectors and weights as they were sent."
         )
+    if any(_is_iterative(version) for version in versions):
+        found.append(
+            "What is computed iteratively has the same bytes on one platform; on another the last places may "
+            "differ."
+        )
     if any(version["replacing"] is None for version in versions):
         found.append("Versions of which nothing usable was left were withdrawn without one in their place.")
     return found
@@ -63,6 +68,14 @@ def uncovered(request: ForgetRequest, versions: list[Json], left: list[Json]) ->
 def _extractor(version: Json) -> str:
     network = version["replacing"]["network"] if version["replacing"] else version["network_before"]
     return str(network["extractor_trained_on_subject"])
+
+
+def _is_iterative(version: Json) -> bool:
+    """Whether the version in its place, or a network that was trained again for it, is no closed form."""
+    if version["replacing"] is None:
+        return False
+    method = version["replacing"]["recipe"]["method"]
+    return version["way"] == "retrain" or method["params"].get("solver") in ("svm", "softmax")
 
 
 def residuals(service: Service, session: Session, now: datetime) -> list[Json]:
@@ -83,4 +96,4 @@ def residuals(service: Service, session: Session, now: datetime) -> list[Json]:
 
 def time(value: datetime) -> str:
     """As every time in a certificate is written: UTC, microseconds, Z."""
-    return f"{value:%Y-%m-%dT%H:%M:%S}.{value.microsecond:06d}Z"
+    return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

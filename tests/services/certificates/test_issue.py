@@ -12,6 +12,7 @@ from app.db import clock
 from app.proof.verify import check, read_keys
 from app.services.certificates import keys
 from app.tables import AuditEvent, Certificate, Export, Version
+from tests.conftest import STACKS
 from tests.services.certificates.forgetting import a_request, forgotten, issued, replaced
 
 
@@ -26,10 +27,16 @@ def public_key(row):
 
 
 @pytest.fixture
+def stack(request):
+    return getattr(request, "param", "embedded")
+
+
+@pytest.fixture
 def done(service, tenant, caller):
     return forgotten(service, tenant, caller)
 
 
+@pytest.mark.parametrize("stack", STACKS, indirect=True)
 def test_it_says_what_was_done_and_what_may_be_claimed(service, done):
     content = check(issued(service, done.request), published(service))
 
@@ -51,6 +58,8 @@ def test_it_says_what_was_done_and_what_may_be_claimed(service, done):
     with service.db.read() as session:
         assert content["audit"]["hash"] in session.scalars(select(AuditEvent.hash)).all()
     assert any("Backups" in one["what"] for one in content["residuals"])
+    dead_rows = any("PostgreSQL" in one["what"] for one in content["residuals"])
+    assert dead_rows == (service.db.engine.dialect.name == "postgresql")
 
 
 def test_it_carries_the_digests_of_what_replaced_the_erased_only_under_the_nonce(service, done):
@@ -144,3 +153,14 @@ def test_digests_of_a_version_that_was_replaced_since_are_left_out(service, done
     (version,) = json.loads(issued(service, done.request))["versions"]
 
     assert version["replacing"]["digests"] is None
+
+
+def test_what_is_computed_iteratively_is_said_to_be_the_same_on_one_platform_only(
+    service, tenant, caller, done
+):
+    assert "iteratively" not in issued(service, done.request).decode()
+    fitted = forgotten(service, tenant, caller, "fetril", {"solver": "svm"})
+
+    content = json.loads(issued(service, fitted.request))
+
+    assert any("iteratively" in sentence for sentence in content["uncovered"])
