@@ -29,11 +29,12 @@ from app.services.models import models, publish, retention, snapshots, versions
 from app.services.models.publish import Draft, Edge, Shared
 from app.tables import ModelClass, Version, VersionClass
 from app.vault import new_key
-from workers import forget_checks, forget_entries, forget_plan, replay
+from workers import forget_checks, forget_entries, forget_plan, replay, retrain
 from workers.forget_checks import Panel
 from workers.forget_plan import Task
+from workers.forgetting import Forgetting, Tell
 from workers.progress import Reporter, Superseded
-from workers.replay import Forgetting, Remade
+from workers.replay import Remade
 from workers.update import PAUSES
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
     _publish_patiently(job, prepared, replacements)
 
 
-def _part(report: Reporter, index: int, count: int) -> replay.Tell:
+def _part(report: Reporter, index: int, count: int) -> Tell:
     """Hears of one version's share, and says which part of the job that is."""
     size = (MADE - PLANNED) / count
 
@@ -270,7 +271,7 @@ def _publish(job: Forgetting, replacements: Sequence[Replacement]) -> None:
     with job.service.db.begin() as session:
         jobs.guard(session, claimed)
         model = models.get(session, claimed.tenant_id, plan.model.id, lock=True)
-        if not replay.still_as_sent(job, session):
+        if not retrain.still_as_sent(job, session):
             raise Superseded("Rows were erased from a dataset while it was put through the new network.")
         lines = replacing.publish_all(
             job.service,

@@ -8,44 +8,22 @@ no retired version in between is needed, and no row of other steps.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
-from uuid import UUID
 
-import torch
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
-from app import methods
-from app.methods.base import Context, Outcome, Progress, Rows, Snapshot, Split
+from app.methods.base import Context, Outcome, Rows, Snapshot, Split
 from app.methods.parts.centroids import by_key
 from app.methods.unlearning import exact
 from app.methods.unlearning.exact import Identity, Misfit, NothingLeft, Sums
-from app.service import Service
-from app.services.datasets import shards
 from app.services.forget import ways
-from app.services.jobs import ClaimedJob
 from app.services.models import snapshots
-from app.tables import Dataset, Shard, Version
-from workers import learn, rows
-from workers.forget_plan import Plan, Task
-from workers.learn import Work
-from workers.measure import Examiner
-from workers.plan import Plan as LearningPlan
-from workers.plan import Use
+from workers import learn, retrain, rows
+from workers.forget_plan import Task
+from workers.forgetting import Forgetting, context, learning
 from workers.rows import MadeFeatures
 
 Tell = Callable[[float, str, str], None]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network trained anew, and the features made with it, which no row names yet."""
-
-    outcome: Outcome  # of its training: head and centroids too
-    features: MadeFeatures
-    as_sent: Mapping[UUID, frozenset[UUID]]  # keys of the shards that they were made from
 
 
 @dataclass(frozen=True)
@@ -58,25 +36,6 @@ class Remade:
     identity: Identity | None = None
     features: MadeFeatures | None = None  # of the new map
     seconds: float = 0.0
-
-
-@dataclass
-class Forgetting:
-    """A claimed forget job at work."""
-
-    service: Service
-    claimed: ClaimedJob
-    plan: Plan
-    device: torch.device
-    tell: Tell = lambda share, phase, message: None  # of the version that is made now
-    networks: dict[UUID, Network] = field(default_factory=dict)  # by the version that trained the old one
-    _sums: dict[tuple[object, ...], tuple[Sums, Sums]] = field(default_factory=dict)
-
-    def discard(self) -> None:
-        """Destroy features that will not be committed."""
-        for network in self.networks.values():
-            for made in network.features.values():
-                shards.discard(self.service, made)
 
 
 def remake(job: Forgetting, task: Task) -> Remade:
@@ -124,28 +83,28 @@ def _headed(job: Forgetting, task: Task, cleaned: Snapshot, select: Rows | None)
     """The head of these sums."""
     assert task.method is not None
     assert task.params is not None
-    ctx = _context(job, task.old)
+    ctx = context(job, task.old)
     if ways.is_function_of_sums(task.method):
         return exact.remade(cleaned, task.method, task.params, ctx, select)
-    own = rows.collect(job.service, _learning(job, task.old, task.old.feature_map_id), task.own).rows
+    own = rows.collect(job.service, learning(job, task.old, task.old.feature_map_id), task.own).rows
     return exact.learned_again(cleaned, own, task.method, task.params, ctx, select)
 
 
 def _anew(job: Forgetting, task: Task) -> Remade:
     """Everything from the rows that stay: the network where it saw those that go, sums, and head."""
-    network = None if task.trainer is None else _network(job, task)
+    network = None if task.trainer is None else retrain.network_of(job, task)
     if network is not None and task.trainer is not None and task.trainer.id == task.old.id:
         return Remade(network.outcome.after, network.outcome.report, "retrain", features=network.features)
     assert task.method is not None
     assert task.params is not None
     features = None if network is None else network.features
-    plan = _learning(job, task.old, task.old.feature_map_id)
+    plan = learning(job, task.old, task.old.feature_map_id)
     everything = rows.collect(job.service, plan, task.everything, features).rows
     start = learn.as_created(job.service, job.plan.model)
     if network is not None:
         start = replace(start, weights=network.outcome.after.weights)
     select = _chosen_on(job, task, features)
-    ctx = _context(job, task.old)
+    ctx = context(job, task.old)
     if not len(everything.labels):
         raise NothingLeft("no row would be left")
     if ways.is_function_of_sums(task.method):
@@ -202,12 +161,12 @@ def _sums_of(job: Forgetting, task: Task, version: Snapshot) -> tuple[Sums, Sums
         version.statistics is not None,
         frozenset((id, positions) for id, positions in task.learned.items()),
     )
-    if key not in job._sums:
+    if key not in job.sums:
         stored = job.plan.forgotten[task.old.feature_map_id]
         found = stored.rows(task.learned, regression=job.plan.regression)
         ctx = Context()
-        job._sums[key] = exact.sums(version, found, ctx), exact.sums(version, _reversed(found), ctx)
-    return job._sums[key]
+        job.sums[key] = exact.sums(version, found, ctx), exact.sums(version, _reversed(found), ctx)
+    return job.sums[key]
 
 
 def _reversed(found: Rows) -> Rows:
@@ -220,7 +179,7 @@ def _chosen_on(job: Forgetting, task: Task, features: MadeFeatures | None) -> Ro
     """The rows that parameters are chosen on, where the version chose some."""
     if task.select is None or task.method is None or Split.SELECT not in task.method.may_use:
         return None
-    plan = _learning(job, task.old, task.old.feature_map_id)
+    plan = learning(job, task.old, task.old.feature_map_id)
     return rows.collect(job.service, plan, [task.select], features).rows
 
 
@@ -229,104 +188,3 @@ def _loses(task: Task, role: str) -> bool:
     left_out = {edge.dataset_id: frozenset(edge.left_out) for edge in task.edges if edge.role == role}
     uses = (task.select,) if role == "select" and task.select else task.evaluate
     return any(use.without - left_out.get(use.dataset_id, frozenset()) for use in uses)
-
-
-def _network(job: Forgetting, task: Task) -> Network:
-    """The network of the task's map, trained anew once for all versions on it, and features of every row that
-    they use."""
-    trainer = task.trainer
-    assert trainer is not None
-    if trainer.id not in job.networks:
-        on_it = [other for other in job.plan.tasks if other.trainer and other.trainer.id == trainer.id]
-        job.networks[trainer.id] = _trained(job, trainer, task.trained_on, on_it)
-    return job.networks[trainer.id]
-
-
-def _trained(job: Forgetting, trainer: Version, uses: Sequence[Use], on_it: Sequence[Task]) -> Network:
-    plan = _learning(job, trainer, None, uses, _datasets(uses, on_it))
-    found = rows.collect(job.service, plan, uses).rows
-    if len(found.classes) < 2:
-        raise NothingLeft("fewer than two classes would be left to train the network on")
-    before = learn.as_created(job.service, job.plan.model)
-    outcome = plan.method.run(before, {Split.NEW: found}, plan.params, _context(job, trainer))
-    nobody = Examiner(outcome.after, (), regression=False)  # versions are measured when all are made
-    work = Work(job.service, job.claimed, plan, job.tell, job.device)
-    as_sent = {id: _keys(job.service, id) for id in plan.sizes}
-    outcome, made = learn.new_features(work, outcome, nobody, tuple(plan.sizes), job.plan.entries.all_rows)
-    features: dict[UUID, list[Shard]] = {id: [] for id in plan.sizes}
-    for shard in made:
-        features[shard.dataset_id].append(shard)
-    return Network(outcome, features, as_sent)
-
-
-def _datasets(uses: Sequence[Use], on_it: Sequence[Task]) -> list[UUID]:
-    every = [*uses]
-    for task in on_it:
-        every += [*task.everything, *task.evaluate, *([task.select] if task.select else [])]
-    return sorted({use.dataset_id for use in every})
-
-
-def _keys(service: Service, dataset_id: UUID) -> frozenset[UUID]:
-    with service.db.read() as session:
-        return keys_as_sent(session, dataset_id)
-
-
-def still_as_sent(job: Forgetting, session: Session) -> bool:
-    """Whether no erasure rewrote rows that were put through a new network; a dataset may have gone."""
-    for network in job.networks.values():
-        for id, seen in network.as_sent.items():
-            now = keys_as_sent(session, id)
-            if now != seen and session.scalar(select(Dataset.id).filter_by(id=id, deleted_at=None)):
-                return False
-    return True
-
-
-def keys_as_sent(session: Session, dataset_id: UUID) -> frozenset[UUID]:
-    """The keys of a dataset's shards as sent: an erasure changes them."""
-    return frozenset(
-        session.scalars(
-            select(Shard.key_id).where(Shard.dataset_id == dataset_id, Shard.feature_map_id.is_(None))
-        )
-    )
-
-
-def _learning(
-    job: Forgetting,
-    version: Version,
-    feature_map_id: UUID | None,
-    train: Sequence[Use] = (),
-    datasets: Sequence[UUID] = (),
-) -> LearningPlan:
-    """A version as the learning code sees it, with its method, parameters and seed."""
-    method = methods.BY_NAME[version.method]
-    with job.service.db.read() as session:
-        sizes = session.execute(select(Dataset.id, Dataset.rows).where(Dataset.id.in_(datasets))).all()
-    return LearningPlan(
-        model=job.plan.model,
-        base=None,
-        method=method,
-        params=method.params.model_validate(version.params),
-        request={"seed": version.seed, "datasets": []},
-        feature_map_id=feature_map_id,
-        train=tuple(train),
-        evaluate=(),
-        select=None,
-        known=None,
-        left_out={},
-        ledger_sequence=job.plan.entries.sequence,
-        base_edges=(),
-        sizes={id: count for id, count in sizes},
-    )
-
-
-def _context(job: Forgetting, version: Version) -> Context:
-    def heard(progress: Progress) -> None:
-        share = progress.done / progress.total if progress.total else 1.0
-        job.tell(share, progress.phase or version.method, f"version {version.number}")
-
-    return Context(
-        device=job.device,
-        seed=version.seed,
-        memory=job.service.settings.jobs.memory_bytes,
-        on_progress=heard,
-    )

@@ -6,11 +6,13 @@ from app.services.models import snapshots
 from tests.services.forgetting import as_it_is, forget, items_of, replacement_of, request_of
 from tests.services.learning import learn
 from tests.workers.test_exact_heads import an_exact_model, many, sent
+from tests.workers.test_regression import a_regression, measured
+from tests.workers.test_regression import sent as sent_with_targets
 
 
 @pytest.fixture
-def stack():
-    return "embedded"
+def stack(request):
+    return getattr(request, "param", "embedded")
 
 
 def survivors(service, tenant, caller, labels, x, parts, gone, method, params=None, **model):
@@ -24,7 +26,12 @@ def survivors(service, tenant, caller, labels, x, parts, gone, method, params=No
     return found
 
 
-@pytest.mark.parametrize("method", ["analytic", "lda", "naive_bayes", "ncm", "teen"])
+@pytest.mark.parametrize(
+    ("stack", "method"),
+    [("embedded", name) for name in ("analytic", "lda", "naive_bayes", "ncm", "teen")]
+    + [("production", "analytic")],
+    indirect=["stack"],
+)
 def test_every_retained_version_is_replaced_by_the_one_that_training_without_gives(
     service, tenant, caller, method
 ):
@@ -56,3 +63,56 @@ def test_every_retained_version_is_replaced_by_the_one_that_training_without_giv
 
 def digest(service, version, name):
     return service.vault.key(version.key_id).digests.get(name)
+
+
+def test_a_regression_forgets_the_rows_that_have_targets(service, tenant, caller):
+    x, y = measured(40)
+    kept = [i for i in range(40) if i not in (3, 17)]
+    wanted = learn(
+        service,
+        caller,
+        a_regression(service, caller),
+        [sent_with_targets(service, tenant, x[kept], y[kept])],
+        "ridge_regression",
+    )
+    data = sent_with_targets(service, tenant, x, y)
+    old = learn(service, caller, a_regression(service, caller), [data], "ridge_regression")
+
+    request, job = forget(service, tenant, data, 3, 17)
+
+    assert job.state == "succeeded", job.error
+    new = replacement_of(service, old)
+    assert [digest(service, new, name) for name in ("weights", "statistics")] == [
+        digest(service, wanted, name) for name in ("weights", "statistics")
+    ]
+    checks = items_of(service, request)[old.id].detail["checks"]
+    assert (checks["rows_before"], checks["rows_after"], checks["rows_forgotten"]) == (40, 38, 2)
+    assert checks["identity"] is True
+    assert checks["forgotten"]["rows"] == 2
+    assert checks["others"]["mean_absolute_error"] < 1
+
+
+def test_a_row_without_a_label_was_never_learned_and_changes_nothing(service, tenant, caller):
+    labels, x = many()
+    data = sent(service, tenant, [*labels[:31], None], x, range(32))
+    old = learn(service, caller, an_exact_model(service, caller), [data], "analytic")
+    forget(service, tenant, data, 31)
+    new = replacement_of(service, old)
+    assert digest(service, new, "weights") == digest(service, old, "weights")
+    assert digest(service, new, "statistics") == digest(service, old, "statistics")
+
+
+def test_what_was_verified_is_told_and_no_digest_of_it(service, tenant, caller):
+    labels, x = many()
+    data = sent(service, tenant, labels, x, range(32))
+    old = learn(service, caller, an_exact_model(service, caller), [data], "analytic")
+    request, job = forget(service, tenant, data, 0, 4)
+    detail = items_of(service, request)[old.id].detail
+    new = replacement_of(service, old)
+    assert (detail["number"], detail["replacement"]) == (old.number, new.number)
+    assert detail["replacement_id"] == new.id.hex
+    assert (detail["way"], detail["guarantee"]) == ("subtract", "exact")
+    assert 0 < detail["checks"]["error_bound"] < 1e-12
+    assert detail["checks"]["others"]["rows"] == 6  # of the same shard of eight
+    said = f"{detail} {job.result} {request_of(service, request).evidence}"
+    assert not any(value in said for value in service.vault.key(new.key_id).digests.values())

@@ -1,4 +1,4 @@
-"""Forget requests that come while something else runs: nothing with the rows is published, and none is lost."""
+"""Forget requests that come while something else runs: no version is published with the rows, none is lost."""
 
 import numpy as np
 import pytest
