@@ -24,6 +24,7 @@ from app.services import jobs
 from app.services.callbacks.courier import Courier
 from app.services.datasets import staging
 from app.services.erasure.orphans import remove_orphans
+from app.services.forget import reminders
 from app.services.forget import sweeps as forget_sweeps
 from app.services.jobs import ACTIVE, State, Urgency
 from app.services.models import retention
@@ -74,6 +75,7 @@ class Scheduler:
             forget_sweeps.keep_dates,
             forget_sweeps.end_holds,
             forget_sweeps.purge_again,
+            reminders.remind,
             jobs.sweep,
             jobs.drop_checkpoints,
             expire_answers,

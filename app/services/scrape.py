@@ -1,4 +1,4 @@
-"""What Prometheus reads: what this process counted, and the jobs in the database within a second."""
+"""What Prometheus reads: what this process counted, and jobs and forget requests within a second."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import ColumnElement, Float, case, cast, extract, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 import app.metrics  # noqa: F401  the counters register themselves
 from app.db import clock
 from app.service import Service
+from app.services import forget_numbers
 from app.services.brief import Brief
 from app.services.jobs import DONE, State
+from app.services.timings import add_histogram
 from app.tables import Job
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ def _read(service: Service) -> bytes:
                 _seconds(session, "run", "From claimed to closed.", Job.started_at, Job.finished_at),
                 *_losses(session),
                 *_bell(session),
+                *forget_numbers.read(session),
             ]
     except SQLAlchemyError as error:
         log.warning("jobs not counted", extra={"error": type(error).__name__})
@@ -79,20 +82,8 @@ def _states(session: Session) -> tuple[Metric, Metric]:
 def _seconds(session: Session, name: str, help: str, since: Any, until: Any) -> Metric:
     """How long jobs took from one of their times to another, as a histogram."""
     family = HistogramMetricFamily(f"palimpsest_job_{name}_seconds", help, labels=("kind",))
-    took = _between(session, since, until)
-    within = [func.sum(case((took <= bound, 1), else_=0)) for bound in BUCKETS]
-    query = select(Job.kind, func.count(), func.sum(took), *within).where(until >= since)
-    for kind, count, total, *counts in session.execute(query.group_by(Job.kind)):
-        buckets = [(str(bound), float(n)) for bound, n in zip(BUCKETS, counts, strict=True)]
-        family.add_metric((kind,), [*buckets, ("+Inf", float(count))], float(total))
+    add_histogram(session, family, BUCKETS, since, until, label=Job.kind)
     return family
-
-
-def _between(session: Session, since: Any, until: Any) -> ColumnElement[float]:
-    if session.get_bind().dialect.name == "sqlite":
-        days = func.julianday(until, type_=Float) - func.julianday(since, type_=Float)
-        return days * 86_400.0
-    return cast(extract("epoch", until - since), Float)
 
 
 def _losses(session: Session) -> tuple[Metric, Metric]:
