@@ -108,8 +108,8 @@ def change(
     response: Response,
     if_match: IfMatch = None,
 ) -> ModelRead:
-    """Change evaluation, gates, update policy, the least rows of a centroid or how many versions are kept;
-    what is left out stays."""
+    """Change evaluation, gates, update policy, the least rows of a centroid, how many versions are kept or
+    what answers for a tainted one; what is left out stays."""
     changed = models.change(service, caller, model, body, reading(if_match))
     response.headers["ETag"] = etag(changed.revision)
     return changed

@@ -23,6 +23,7 @@ from app.errors import (
     UnsupportedMedia,
     ValidationFailed,
     VersionNotReady,
+    VersionTainted,
 )
 from app.ids import ModelId
 from app.schemas.base import VersionNumber
@@ -67,6 +68,7 @@ async def _predictor(request: Request) -> Predictor:
         UnsupportedMedia,
         ValidationFailed,
         VersionNotReady,
+        VersionTainted,
     ),
 )
 async def predict(

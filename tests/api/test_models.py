@@ -67,8 +67,10 @@ def test_settings_of_heads_never_change(client, fields):
 
 def test_changes_how_many_versions_are_kept(client):
     model = a_model(client)
-    answer = client.patch(f"/v1/models/{model['id']}", json={"keep_versions": 9}, headers={"If-Match": '"1"'})
-    assert answer.json()["keep_versions"] == 9
+    assert model["on_taint"] == "serve-until-replaced"
+    body = {"keep_versions": 9, "on_taint": "suspend"}
+    answer = client.patch(f"/v1/models/{model['id']}", json=body, headers={"If-Match": '"1"'})
+    assert (answer.json()["keep_versions"], answer.json()["on_taint"]) == (9, "suspend")
 
 
 def test_keeps_names_in_every_script(client):
@@ -90,7 +92,7 @@ def test_refuses_a_task_that_no_method_serves(client, task):
         ({"name": "a" * 201}, "/name"),
         ({"name": "a\u202eb"}, "/name"),
         ({"keep_versions": 0}, "/keep_versions"),
-        ({"on_taint": "suspend"}, "/on_taint"),
+        ({"on_taint": "hope"}, "/on_taint"),
         ({"ridge": {"k": -41}}, "/ridge"),
         ({"ridge": "loo"}, "/ridge"),
         ({"expansion": {"width": 0, "seed": 1}}, "/expansion/width"),

@@ -8,6 +8,8 @@ import json
 import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from app.metrics import ARTIFACT_FAILURES
 from app.schemas.predict import PredictRead
 from app.services.erasure import ledger
 from app.services.memory import Memory
-from app.services.predictions import loaded
+from app.services.predictions import loaded, predict
 from app.services.predictions.predict import Ask, Predictor
 from app.services.predictions.turns import at_once
 from app.tables import (
@@ -33,12 +35,14 @@ from app.tables import (
     Base,
     Dataset,
     ErasedRow,
+    ForgetRequest,
     LedgerEntry,
     LedgerTarget,
     ModelClass,
     Version,
     VersionDataset,
 )
+from tests.services.asked import approve, request
 from tests.services.test_snapshots import CLASSES, flip, head_of, linear, path_of, trained
 from tests.services.versions import add_model, add_version
 
@@ -224,6 +228,40 @@ def test_never_names_a_class_that_the_ledger_erases_until_that_is_lifted(service
 
     assert erased != [usual]
     assert labels(ask(predictor, caller, model)) == [usual]
+
+
+def test_falls_back_by_itself_once_the_request_that_taints_a_version_is_due(
+    service, model, caller, predictor, monkeypatch
+):
+    add_version(service, model, linear())
+    classes = tuple(sorted((*CLASSES, "late"), key=str.encode))
+    later = add_version(service, model, linear(classes=classes))
+    row = request(
+        service,
+        model.tenant_id,
+        scope="class",
+        targets=[ledger.class_target(class_id(service, model, "late"))],
+    )
+    add_alias(service, later)
+    approve(service, row)
+    first = ask(predictor, caller, model, alias="production")
+    with service.db.begin() as session:  # time passes: nothing else changes
+        session.get_one(ForgetRequest, row.id).due_at = clock(session) - timedelta(seconds=1)
+    meanwhile = ask(predictor, caller, model, alias="production")
+    monkeypatch.setattr(predict, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 40 * 86_400))
+
+    due = ask(predictor, caller, model, alias="production")
+
+    assert [(one["version"], one["instead_of"]) for one in (first, meanwhile, due)] == [
+        (2, None),
+        (2, None),
+        (1, 2),
+    ]
+
+
+def class_id(service, model, name):
+    with service.db.read() as session:
+        return session.scalars(select(ModelClass.id).filter_by(model_id=model.id, name=name)).one()
 
 
 def test_refuses_a_version_whose_classes_are_all_gone(service, model, caller, predictor):
