@@ -145,7 +145,8 @@ class Forget(Section):
         0,
         ge=0,
         le=30 * 86_400,
-        description="How long an approved request waits for others of its model, up to its due date.",
+        description="How long an approved request waits for others of its model, at most until it is due; "
+        "updates of the model wait too.",
     )
     time_zone: str = Field("UTC", description="Where calendar months of due dates are counted.")
 

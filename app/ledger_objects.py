@@ -38,10 +38,8 @@ class LedgerObjects:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, request_id: UUID, kind: Kind, body: Mapping[str, Any]) -> None:
-        """Store a decision, durably; one that is there already stays as it is."""
+        """Store a decision, durably. It replaces the same one of an attempt that did not commit."""
         final = self._path(request_id, kind)
-        if final.exists():
-            return
         if not final.parent.exists():
             final.parent.mkdir(exist_ok=True, mode=0o700)
             sync_directory(self.root)

@@ -426,6 +426,7 @@ def test_an_approval_killed_before_its_commit_is_committed_by_the_sweep(service,
     asked = ask(service, clerk, ["ada"])
     killed_after_the_object(service, lambda mine: decisions.approve_request(mine, chief, asked.id, None))
     assert row(service, asked.id).state == "awaiting-approval"
+    late = a_dataset_of(service, clerk.tenant_id, rows(cat=1), [["ada"]])
     with pytest.raises(RequestStateConflict):
         decisions.reject(service, chief, asked.id, "too late", None)
 
@@ -434,6 +435,7 @@ def test_an_approval_killed_before_its_commit_is_committed_by_the_sweep(service,
     assert (found.state, found.decider) == ("locating", chief.actor)
     assert len(forget_jobs(service)) == 1
     assert unusable(service, data) == {0, 2}
+    assert service.ledger.get(asked.id, "approve").body["rows"] == {data.id.hex: [0, 2], late.id.hex: [0]}
     assert sweeps.commit_ledger_objects(service) == 0
     assert audit.verify(service).broken_at is None
 
