@@ -258,3 +258,25 @@ def test_an_arriving_dataset_is_not_there(service, caller, dataset):
 
     with pytest.raises(Purged):
         next(shards.read(service, dataset.id))
+
+
+def test_only_the_shards_near_some_positions_are_opened(service, dataset, monkeypatch):
+    opened = []
+    whole = service.vault.open
+    monkeypatch.setattr(service.vault, "open", lambda id, key: opened.append(id) or whole(id, key))
+    blocks = list(shards.read(service, dataset.id, near={12, 24}))
+    assert [block.positions.tolist() for block in blocks] == [list(range(10, 20)), list(range(20, 25))]
+    assert len(opened) == 2
+    assert list(shards.read(service, dataset.id, near={99})) == []
+
+
+def test_features_that_no_row_names_yet_are_read_with_the_rows_as_sent(service, dataset):
+    parts = [(np.arange(at, at + 10), np.full((10, 2), at, np.int16), 0) for at in (0, 10)]
+    made = shards.write_grid(
+        service, tenant_id=dataset.tenant_id, dataset_id=dataset.id, feature_map_id=None, parts=parts
+    )
+    blocks = list(shards.read(service, dataset.id, made=made, leave_out=range(20, 25)))
+    assert [block.x[0].tolist() for block in blocks] == [[0, 0], [10, 10]]
+    assert [blocks[0].names[i] for i in blocks[0].labels] == LABELS[:10].tolist()
+    with pytest.raises(ArtifactCorrupt):
+        list(shards.read(service, dataset.id, made=made, leave_out=range(20, 24)))  # 24 was not put through

@@ -11,7 +11,17 @@ from app import ids
 from app.schemas.aliases import AliasPut
 from app.services.erasure import ledger
 from app.services.models import aliases, snapshots
-from app.tables import Alias, AliasMove, FeatureMap, Job, ModelClass, Shard, VersionDataset
+from app.tables import (
+    Alias,
+    AliasMove,
+    Dataset,
+    FeatureMap,
+    Job,
+    ModelClass,
+    Shard,
+    Version,
+    VersionDataset,
+)
 from tests.services.forgetting import (
     approved,
     as_it_is,
@@ -22,6 +32,7 @@ from tests.services.forgetting import (
     request_of,
 )
 from tests.services.learning import a_dataset, a_model, learn, restrict, rows, run_next
+from tests.services.test_shards import rewrite
 from tests.workers.test_exact_heads import an_exact_model, digests, many, reference, sent, uses
 from tests.workers.test_retention import published
 
@@ -388,3 +399,47 @@ def test_sums_that_do_not_contain_the_rows_are_made_again_from_those_that_stay(s
     new = replacement_of(service, old)
     assert digests(service, new)[0] == reference([LABELS[i] for i in rest], X[rest]).digest()
     assert items_of(service, request)[old.id].detail["way"] == "retrain"
+
+
+@pytest.mark.parametrize("method", ["lda", "fetril"])
+def test_rows_that_are_not_stored_any_more_are_left_out_of_a_version_made_anew(
+    service, tenant, caller, method
+):
+    """As after a restore: the rows are gone and nothing could be subtracted."""
+    params = {"solver": "closed_form"} if method == "fetril" else {}
+    methods = [("ncm", {}), (method, params)]
+    gone = BY_CLASS[0][0]
+    _, wanted, _ = steps(service, tenant, caller, BY_CLASS[:2], methods, {gone})
+    _, old, data = steps(service, tenant, caller, BY_CLASS[:2], methods)
+    drop_rows(service, data[0], 0)
+
+    request, job = forget(service, tenant, data[0], 0)
+
+    assert job.state == "succeeded", job.error
+    for before, expected in zip(old, wanted, strict=True):
+        assert weights(service, replacement_of(service, before)) == weights(service, expected)
+        assert items_of(service, request)[before.id].detail["way"] == "retrain"
+
+
+def drop_rows(service, data, *positions):
+    """What a purge does to the first shard as sent; features of rows that are not there are not read."""
+    with service.db.read() as session:
+        shard = session.query(Shard).filter_by(dataset_id=data.id, feature_map_id=None, first=0).one()
+    rewrite(service, shard, [i for i in range(shard.rows) if i not in positions])
+
+
+def test_a_version_whose_rows_are_nowhere_goes_without_a_replacement(service, tenant, caller):
+    model, old, data = steps(service, tenant, caller, BY_CLASS[:2], [("analytic", {}), ("ncm", {})])
+    with service.db.begin() as session:
+        row = session.get_one(Dataset, data[0].id)
+        row.deleted_at = row.created_at
+
+    request, job = forget(service, tenant, data[0], 0)
+
+    assert job.state == "succeeded", job.error
+    assert job.result["dropped"] == 2
+    assert [as_it_is(service, version).state for version in old] == ["retired", "retired"]
+    assert "not stored any more" in items_of(service, request)[old[1].id].detail["reason"]
+    assert request_of(service, request).state == "purging"
+    with service.db.read() as session:
+        assert session.query(Version).filter_by(model_id=model.id, state="ready").count() == 0
