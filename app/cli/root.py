@@ -12,6 +12,7 @@ from app.cli import (
     backups,
     certificates,
     datasets,
+    forget,
     jobs,
     models,
     predictions,
@@ -45,6 +46,7 @@ for group in (
     versions.app,
     aliases.app,
     jobs.app,
+    forget.app,
     certificates.app,
 ):
     app.add_typer(group)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from app.cli.options import Format
@@ -16,9 +16,10 @@ from app.cli.options import Format
 Json = dict[str, Any]
 
 
-def draw(table: Table) -> None:
-    """A table on standard output; a pipe gets lines as long as they are, without blanks at their ends."""
-    console = Console(width=None if sys.stdout.isatty() else 240, highlight=False)
+def draw(table: RenderableType) -> None:
+    """A table or a tree on standard output; a pipe gets lines as long as they are, without blanks at their
+    ends. What stands in brackets is text like any other."""
+    console = Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False)
     with console.capture() as drawn:
         console.print(table)
     typer.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
