@@ -1,5 +1,8 @@
 """What is left of versions that a forget job replaced: their numbers, and nothing that they stored."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 from sqlalchemy import select
@@ -26,6 +29,7 @@ from app.tables import (
     Version,
     VersionClass,
 )
+from app.vault import new_key
 from tests.services.erasing import a_request
 from tests.services.learning import a_dataset, a_model, an_update, learn, rows, run_next, submit, updates
 from tests.services.versions import add_version
@@ -357,3 +361,20 @@ def test_the_job_of_a_tenant_purges_and_says_how_many(service, tenant, world):
     assert (done.state, done.result) == ("succeeded", {"requests": 1})
     with pytest.raises(ArtifactCorrupt):
         service.vault.key(data[0].id)
+
+
+def test_what_a_killed_writer_left_goes_too_unless_it_may_still_be_written(service, tenant):
+    data = a_dataset(service, tenant.id, rows(ant=4, bee=4))
+    left = []
+    for age in (120, 0):
+        file_id, key_id = ids.new(), ids.new()
+        service.vault.write_key(key_id, service.vault.seal(file_id, [b"a draft"], new_key()))
+        for folder in (service.settings.objects_dir, service.settings.keys_dir):
+            for path in folder.rglob("*"):
+                if path.name in (file_id.hex, key_id.hex):
+                    os.utime(path, (time.time() - age,) * 2)
+        left.append({file_id.hex, key_id.hex})
+    a_request(service, tenant.id, {data: [0]})
+    purge(service, tenant.id)
+    assert not names_of_files(service) & left[0]
+    assert left[1] <= names_of_files(service)

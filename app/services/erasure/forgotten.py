@@ -19,11 +19,12 @@ from app.service import Service
 from app.services import certificates
 from app.services.certificates import verification
 from app.services.datasets import duplicates
-from app.services.erasure import batches, counts, evidence, purges, rewrites, superseded, traces
+from app.services.erasure import batches, counts, evidence, orphans, purges, rewrites, superseded, traces
 from app.services.erasure.batches import Batch
-from app.services.forget import states
+from app.services.forget import lacking, states
 from app.tables import Dataset, ForgetRequest
 
+UNNAMED_SECONDS = 60.0  # longer than any call takes between its bytes and their commit
 AT_ONCE = 100  # requests closed in one transaction
 
 Tell = Callable[[float], None]
@@ -41,7 +42,9 @@ def purge(service: Service, tenant_id: UUID, tell: Tell) -> Sequence[UUID]:
         superseded.destroy(service, doomed, batch, _part(tell, 0.0, 0.4))
         traces.destroy_checkpoints(service, batch.everywhere(), doomed, min(batch.entries))
         _destroy_rows(service, batch, _part(tell, 0.4, 0.8))
+        orphans.remove_orphans(service, UNNAMED_SECONDS)
         _close(service, batch, _part(tell, 0.8, 1.0))
+        _leave_behind(service, [one.version.id for versions in doomed.values() for one in versions])
     traces.tidy(service)
     return batch.requests(batch.entries)
 
@@ -65,6 +68,13 @@ def _destroy_rows(service: Service, batch: Batch, tell: Tell) -> None:
     for dataset_id in _sent_to_be_forgotten(service, batch):
         purges.purge_dataset(service, dataset_id, tell)
         purges.remove_samples(service, dataset_id)
+
+
+def _leave_behind(service: Service, versions: Sequence[UUID]) -> None:
+    """Remove what was kept of deleted datasets for versions of which these were the last."""
+    for part in batches.parts(versions):
+        for dataset_id in purges.left_behind(service, part):
+            purges.remove_samples(service, dataset_id)
 
 
 def _sent_to_be_forgotten(service: Service, batch: Batch) -> list[UUID]:
@@ -101,7 +111,7 @@ def _close(service: Service, batch: Batch, tell: Tell) -> None:
                 if request.state != "purging":
                     continue  # an earlier attempt closed it
                 evidence.conclude(request, datasets.get(request.id, 0))
-                states.complete(session, request)
+                states.complete(session, request, lacking.unmatched(request))
                 certificates.issue(service, session, request)
                 rebuild = verification.queue(session, request) or rebuild
         if rebuild is not None:

@@ -50,11 +50,11 @@ NAME_KEYS = (
 )
 
 
-def remove_orphans(service: Service) -> int:
-    """Delete files and keys older than `orphan_seconds`, and than all that is still being written, that no
-    row names; returns how many."""
+def remove_orphans(service: Service, seconds: float | None = None) -> int:
+    """Delete files and keys that no row names, older than that (default: `orphan_seconds`) and than all that
+    is still being written; returns how many."""
     with service.db.read() as session:
-        seconds = age(session, service.settings.jobs.orphan_seconds)
+        seconds = age(session, service.settings.jobs.orphan_seconds if seconds is None else seconds)
     removed = 0
     # what is old is listed before the rows are read: whatever committed between is named by then
     for files, columns in ((service.vault.files, NAME_FILES), (service.vault.keys, NAME_KEYS)):
