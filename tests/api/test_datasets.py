@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from sqlalchemy import select
 
 from app import ids
 from app.services.callers import access
-from app.tables import AuditEvent, LedgerEntry, LedgerTarget, Sample, SampleSubject
+from app.services.erasure import ledger
+from app.tables import AuditEvent, LedgerEntry, LedgerTarget, RestrictedRow, Sample, SampleSubject
+from tests.api.conftest import both_stacks
 from tests.api.sending import every_byte, npy, npz, rows_of, send, traces
+from tests.services.asked import approve, request
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 LABELS = np.array(["wren", "robin", "wren", "eagle"])
@@ -343,3 +347,24 @@ def test_two_hundred_characters_and_emoji_come_back_unchanged(client):
 
     assert answer.status_code == 201, answer.text
     assert {one["name"] for one in answer.json()["classes"]} == set(names)
+
+
+@both_stacks
+def test_rows_that_a_request_names_arrive_restricted_or_erased_for_its_models(client, service, tenant):
+    ada, bob = (f"subject:{access.digest(service, tenant.id, name)}" for name in ("Ada", "Bob"))
+    model = ids.new()
+    asked = request(service, tenant.id, scope="subject", targets=[ada])
+    limited = request(service, tenant.id, scope="subject", targets=[bob], models=[SimpleNamespace(id=model)])
+    approve(service, limited)
+
+    sent = send(client, npz(x=X, subject=["Bob", "Ada", "Bob", "Eve"]), "npz")
+
+    assert sent.status_code == 201, sent.text
+    dataset = ids.decode("dst", sent.json()["id"])
+    with service.db.read() as session:
+        restricted = session.scalars(select(RestrictedRow)).all()
+        assert [(one.dataset_id, one.position, one.request_id) for one in restricted] == [
+            (dataset, 1, asked.id)
+        ]
+        assert ledger.unusable(session, [dataset], model) == {dataset: {0, 1, 2}}
+        assert ledger.unusable(session, [dataset], ids.new()) == {dataset: {1}}
