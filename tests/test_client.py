@@ -202,3 +202,13 @@ def test_finds_key_and_address_in_the_data_directory(tmp_path):
 )
 def test_names_a_format_by_its_suffix(tmp_path, name, kind):
     assert media_type(tmp_path / name) == (kind or "application/octet-stream")
+
+
+def test_a_download_is_a_whole_file_or_none(tmp_path):
+    answers = [httpx.Response(200, content=b"rows"), httpx.Response(409, json={"code": "version-tainted"})]
+    with Client("http://palimpsest", "key", transport=httpx.MockTransport(lambda _: answers.pop(0))) as api:
+        api.download("datasets/dst_1/export", tmp_path / "a.npz", version=1)
+        with pytest.raises(Problem, match="version-tainted"):
+            api.download("datasets/dst_1/export", tmp_path / "b.npz")
+
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.npz", b"rows")]

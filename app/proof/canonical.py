@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -22,7 +21,7 @@ class NotCanonical(ValueError):
 def canonical(value: Any) -> bytes:
     """The canonical text of a JSON value, UTF-8. Raises `NotCanonical`."""
     try:
-        return "".join(_parts(value)).encode()
+        return _text(value).encode()
     except UnicodeEncodeError:
         raise NotCanonical("text has half of a surrogate pair") from None
 
@@ -44,21 +43,13 @@ def _whole(text: str) -> int | float:
     return value if abs(value) < MOST else float(text)
 
 
-def _parts(value: Any) -> Iterator[str]:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
-        yield "{"
-        for i, key in enumerate(sorted(value, key=_utf16)):
-            yield f"{',' if i else ''}{_string(key)}:"
-            yield from _parts(value[key])
-        yield "}"
-    elif isinstance(value, list | tuple):
-        yield "["
-        for i, inner in enumerate(value):
-            yield "," if i else ""
-            yield from _parts(inner)
-        yield "]"
-    else:
-        yield _scalar(value)
+        members = (f"{_string(key)}:{_text(value[key])}" for key in sorted(value, key=_utf16))
+        return f"{{{','.join(members)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_text, value))}]"
+    return _scalar(value)
 
 
 def _utf16(key: object) -> bytes:
@@ -81,8 +72,7 @@ def _scalar(value: Any) -> str:
     raise NotCanonical(f"JSON has no {type(value).__name__}")
 
 
-def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+_string = json.JSONEncoder(ensure_ascii=False).encode  # of text
 
 
 def _number(value: float) -> str:

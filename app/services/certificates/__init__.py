@@ -27,7 +27,8 @@ def issue(service: Service, session: Session, request: ForgetRequest) -> Certifi
     if found is not None:
         return found
     session.flush()
-    key = keys.ensure(service, session, request.tenant_id)
+    tenant_id = request.tenant_id
+    key = build.kept(session, tenant_id, lambda session: keys.ensure(service, session, tenant_id))
     id = ids.new()
     body = seal(service, key, build.content(service, session, request, id))
     row = Certificate(

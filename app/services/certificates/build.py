@@ -6,9 +6,9 @@ erased.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -36,6 +36,7 @@ FORMAT = "palimpsest-certificate/1"
 DIGESTS = ("weights", "statistics")
 KEPT = "certificates"  # in `Session.info`
 
+T = TypeVar("T")
 Json = dict[str, Any]
 Gone = dict[UUID, set[int]]
 
@@ -60,8 +61,8 @@ def content(service: Service, session: Session, request: ForgetRequest, certific
         "versions": versions,
         "rebuilds": plain(rebuilds),
         "stages": {name: _times(found) for name, found in request.stages.items()},
-        "ledger": {"sequence": request.sequence, "head": _ledger_head(session)},
-        "audit": _audit_head(session),
+        "ledger": {"sequence": request.sequence, "head": kept(session, "ledger", _ledger_head)},
+        "audit": kept(session, "audit", _audit_head),
         "exceptions": plain(request.exceptions),
         "uncovered": statements.uncovered(request, versions, exports),
         "residuals": statements.residuals(service, session, now),
@@ -101,8 +102,8 @@ def version_items(session: Session, request: ForgetRequest) -> list[ForgetItem]:
 
 def _version(service: Service, session: Session, item: ForgetItem, gone: Gone) -> Json:
     """One affected version and what stands in its place."""
-    old = session.get_one(Version, item.resource_id)
-    model = session.get_one(Model, old.model_id)
+    old = _row(session, Version, item.resource_id)
+    model = _row(session, Model, old.model_id)
     detail = item.detail
     found: Json = {
         "model": ids.encode("mdl", model.id),
@@ -117,7 +118,7 @@ def _version(service: Service, session: Session, item: ForgetItem, gone: Gone) -
     }
     if not detail.get("replacement_id"):
         return found
-    new = session.get_one(Version, UUID(hex=detail["replacement_id"]))
+    new = _row(session, Version, UUID(hex=detail["replacement_id"]))
     network = provenance.of(session, model, new, gone)
     checks = detail.get("checks") or {}
     found["level"] = claims.level(
@@ -134,12 +135,25 @@ def _version(service: Service, session: Session, item: ForgetItem, gone: Gone) -
 
 
 def _making(service: Service, session: Session, version: Version) -> Json:
-    """Blinded digests and recipe; the same for every request of a batch, so kept while the session lives."""
-    kept: dict[UUID, Json] = session.info.setdefault(KEPT, {})
-    if version.id not in kept:
+    """Blinded digests and recipe."""
+
+    def make(session: Session) -> Json:
         described = recipes.of(session, version).describe()
-        kept[version.id] = {"digests": digests(service, version), "recipe": described}
-    return kept[version.id]
+        return {"digests": digests(service, version), "recipe": described}
+
+    return kept(session, version.id, make)
+
+
+def _row(session: Session, table: type[T], id: UUID) -> T:
+    return kept(session, (table.__name__, id), lambda session: session.get_one(table, id))
+
+
+def kept(session: Session, key: Hashable, make: Callable[[Session], T]) -> T:
+    """What is the same for every request of a batch, made once and kept while the session lives."""
+    found: dict[Hashable, T] = session.info.setdefault(KEPT, {})
+    if key not in found:
+        found[key] = make(session)
+    return found[key]
 
 
 def digests(service: Service, version: Version) -> Json | None:
