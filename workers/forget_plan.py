@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import methods
+from app.errors import ArtifactCorrupt
 from app.methods.base import Method, Params
 from app.methods.base import Task as Purpose
 from app.service import Service
@@ -43,6 +44,7 @@ class Task:
     evaluate: tuple[Use, ...]
     select: Use | None
     lost: frozenset[str]  # classes that it may not know any more
+    whole: bool  # every dataset that its ancestry learned from is stored
     trainer: Version | None = None  # whose network is trained anew
     trained_on: tuple[Use, ...] = ()  # the rows that it is trained on
     statistics_only: bool = False  # it is retired, but usable versions build on its statistics
@@ -63,12 +65,13 @@ class Plan:
 
 
 def make(service: Service, claimed: ClaimedJob, entries: Entries, tell: Callable[[], None]) -> Plan:
-    """Find the versions that know what goes, open the rows that go, choose a way for each."""
+    """Find the versions that know what goes or do not open, read the rows that go, choose a way for each."""
     assert claimed.model_id is not None
     gone, lost = entries.all_rows, entries.all_classes
+    shut = frozenset(UUID(hex=id) for id in claimed.request.get("rebuild", ()))
     with service.db.read() as session:
         model = models.get(session, claimed.tenant_id, claimed.model_id)
-        found = _affected(session, model, gone, lost)
+        found = _affected(session, model, gone, lost, shut)
         used: dict[UUID, list[Gone]] = {}
         for version, edges in found:
             used.setdefault(version.feature_map_id, []).append(_used(edges, gone, "train"))
@@ -76,19 +79,21 @@ def make(service: Service, claimed: ClaimedJob, entries: Entries, tell: Callable
         map_id: forget_rows.read(service, map_id, united(parts), gone, tell) for map_id, parts in used.items()
     }
     with service.db.read() as session:
-        planner = _Planner(session, model, entries, gone, lost, forgotten)
+        planner = _Planner(service, session, model, entries, gone, lost, forgotten, shut)
         tasks = [planner.task(version, edges) for version, edges in found]
     return Plan(model, entries, tuple(tasks), forgotten)
 
 
 @dataclass(frozen=True)
 class _Planner:
+    service: Service
     session: Session
     model: Model
     entries: Entries
     gone: Gone
     lost: Mapping[UUID, str]
     forgotten: Mapping[UUID, Forgotten]
+    shut: frozenset[UUID]  # versions of which something that they stored does not open
 
     def task(self, version: Version, edges: Edges) -> Task:
         """What is done to one version."""
@@ -104,7 +109,10 @@ class _Planner:
         if way.kind in ("subtract", "replay") and any(stored.nowhere.get(id) for id in learned):
             way = Way("retrain", "exact", "the rows themselves are not stored any more", way.reads_rows, 1)
         method = methods.BY_NAME.get(version.method)
-        trainer = ways.trained_on(self.session, version, self.gone, silent)
+        trainer = ways.trained_on(self.session, version, self.gone, silent, self.lost.keys())
+        if version.id in self.shut:
+            way = Way("retrain", "exact", "what it stored does not open any more", way.reads_rows, 1)
+            trainer = trainer or self._shut_trainer(version)
         uses, below = self._uses(version, edges), ()
         if way.kind == "retrain" and trainer is not None:
             below = self._uses(trainer, _edges(self.session, trainer.id))["own"]
@@ -150,18 +158,29 @@ class _Planner:
             elif edge.role == "select" and not edge.inherited and id in alive:
                 chosen = Use(id, without, every_split=True)
         return {
+            "whole": all(use.dataset_id in alive for use in everything),
             "everything": tuple(everything),
             "own": tuple(own),
             "evaluate": tuple(evaluate),
             "select": chosen,
         }
 
+    def _shut_trainer(self, version: Version) -> Version | None:
+        """The version that trained the network of this one, where the network does not open."""
+        trainer = ways.trainer_of(self.session, version)
+        if trainer is None or opens(self.service, trainer.file_id, trainer.key_id):
+            return None
+        return trainer
+
     def _possible(self, way: Way, uses: Mapping[str, Any]) -> Way:
         """The way, or `drop` where rows that it reads are not stored."""
-        needed = {"replay": uses["own"], "retrain": uses["everything"]}.get(way.kind, ())
-        ids = [use.dataset_id for use in needed]
-        deleted = select(Dataset.id).where(Dataset.id.in_(ids), Dataset.deleted_at.is_not(None)).limit(1)
-        if self.session.scalar(deleted) is None:
+        own = [use.dataset_id for use in uses["own"]]
+        deleted = select(Dataset.id).where(Dataset.id.in_(own), Dataset.deleted_at.is_not(None)).limit(1)
+        lacks = {
+            "replay": lambda: self.session.scalar(deleted) is not None,
+            "retrain": lambda: not uses["whole"],
+        }
+        if way.kind not in lacks or not lacks[way.kind]():
             return way
         return Way("drop", "exact", "rows that would have to be read are not stored any more", 0, 0)
 
@@ -183,15 +202,27 @@ class _Planner:
         return frozenset(name for id, name in self.lost.items() if id in known)
 
 
+def opens(service: Service, file_id: UUID, key_id: UUID) -> bool:
+    """Whether a stored file opens with its key."""
+    try:
+        service.vault.open(file_id, service.vault.key(key_id))
+    except ArtifactCorrupt:
+        return False
+    return True
+
+
 def _affected(
-    session: Session, model: Model, gone: Gone, lost: Mapping[UUID, str]
+    session: Session, model: Model, gone: Gone, lost: Mapping[UUID, str], shut: frozenset[UUID]
 ) -> list[tuple[Version, Edges]]:
-    """Usable versions that know a row or class that goes, oldest first, and before each the retired one whose
-    statistics it builds on."""
+    """Usable versions that know a row or class that goes, or do not open, oldest first, and before each the
+    retired one whose statistics it builds on."""
     ready = select(Version).where(Version.model_id == model.id, Version.state == "ready")
     found: dict[UUID, tuple[Version, Edges]] = {}
     for version in session.scalars(ready.order_by(Version.number)).all():
         edges = _edges(session, version.id)
+        if version.id in shut:
+            found[version.id] = (version, edges)
+            continue
         if not _knows(session, version, edges, gone, lost):
             continue
         stored = coverage.nearest(session, version)

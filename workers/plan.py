@@ -91,6 +91,8 @@ def make(service: Service, claimed: ClaimedJob) -> Plan:
     assert claimed.model_id is not None
     with service.db.begin() as session:
         model = models.get(session, claimed.tenant_id, claimed.model_id)
+        if request["base"] is not None:  # an erasure may have replaced it since
+            request = {**request, "base": versions.in_its_place(session, model.id, request["base"])}
         ground = updates.survey(session, model, dict(request))
         base = ground.base
         if base is None and versions.any_ready(session, model.id):

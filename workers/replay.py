@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.methods import networks
 from app.methods.base import Context, Outcome, Rows, Snapshot, Split
 from app.methods.parts.centroids import by_key
 from app.methods.unlearning import exact
 from app.methods.unlearning.exact import Identity, Misfit, NothingLeft, Sums
+from app.services.datasets import features, shards
 from app.services.forget import ways
 from app.services.models import snapshots
 from workers import learn, retrain, rows
@@ -51,7 +53,7 @@ def _remake(job: Forgetting, task: Task) -> Remade:
     try:
         return _statistics_only(job, task) if task.statistics_only else _less(job, task)
     except Misfit:
-        return _anew(job, task)  # the stored sums are not of the stored rows: those decide
+        return _anew(job, task)  # the stored sums are not of rows that are stored: those that are decide
 
 
 def _less(job: Forgetting, task: Task) -> Remade:
@@ -92,18 +94,22 @@ def _headed(job: Forgetting, task: Task, cleaned: Snapshot, select: Rows | None)
 
 def _anew(job: Forgetting, task: Task) -> Remade:
     """Everything from the rows that stay: the network where it saw those that go, sums, and head."""
+    if not task.whole:
+        raise NothingLeft("rows that would have to be read are not stored any more")
     network = None if task.trainer is None else retrain.network_of(job, task)
     if network is not None and task.trainer is not None and task.trainer.id == task.old.id:
         return Remade(network.outcome.after, network.outcome.report, "retrain", features=network.features)
     assert task.method is not None
     assert task.params is not None
-    features = None if network is None else network.features
+    made = None if network is None else network.features
     plan = learning(job, task.old, task.old.feature_map_id)
-    everything = rows.collect(job.service, plan, task.everything, features).rows
     start = learn.as_created(job.service, job.plan.model)
     if network is not None:
         start = replace(start, weights=network.outcome.after.weights)
-    select = _chosen_on(job, task, features)
+    else:
+        _ensure_features(job, task)
+    everything = rows.collect(job.service, plan, task.everything, made).rows
+    select = _chosen_on(job, task, made)
     ctx = context(job, task.old)
     if not len(everything.labels):
         raise NothingLeft("no row would be left")
@@ -112,9 +118,24 @@ def _anew(job: Forgetting, task: Task) -> Remade:
     else:
         sums = exact.sums(start, everything, ctx)
         cleaned = replace(start, classes=by_key(sums.centroids), centroids=sums.centroids)
-        own = rows.collect(job.service, plan, task.own, features).rows
+        own = rows.collect(job.service, plan, task.own, made).rows
         outcome = exact.learned_again(cleaned, own, task.method, task.params, ctx, select)
-    return Remade(outcome.after, outcome.report, "retrain", features=features)
+    if task.lost & set(outcome.after.classes):
+        raise Misfit("rows of a class that goes were not located")
+    return Remade(outcome.after, outcome.report, "retrain", features=made)
+
+
+def _ensure_features(job: Forgetting, task: Task) -> None:
+    """Features of all that the version reads, made again where a restore found them gone."""
+    map_id = task.old.feature_map_id
+    used = [*task.everything, *task.evaluate, *([task.select] if task.select else [])]
+    missing = {use.dataset_id for use in used if not shards.has_map(job.service, use.dataset_id, map_id)}
+    if missing:
+        created = learn.as_created(job.service, job.plan.model)
+        weights = snapshots.network_of(job.service, task.old.id)
+        network = networks.load(created.network, created.input, weights)
+        for id in sorted(missing):
+            features.ensure(job.service, id, map_id, network, created.grid, job.device, lambda _: None)
 
 
 def _statistics_only(job: Forgetting, task: Task) -> Remade:
@@ -126,19 +147,19 @@ def _statistics_only(job: Forgetting, task: Task) -> Remade:
     assert again.statistics is not None
     left = exact.subtracted(known, taken.statistics)
     if task.lost & set(left.classes):
-        raise NothingLeft("rows of a class that goes are not stored any more")
+        raise Misfit("rows of a class that goes are not stored any more")
     if not exact.same(left.merge(again.statistics), known):
         raise Misfit("old statistics are not new ones and those of the forgotten rows")
     return Remade(replace(bare, classes=left.classes, statistics=left), {}, "subtract")
 
 
 def _without_classes(cleaned: Snapshot, lost: frozenset[str]) -> Snapshot:
-    """Without classes of which rows are left that nobody can read: a centroid goes by itself, a share of
-    statistics does not."""
+    """Without classes of which rows are left that are not stored any more: a centroid goes by itself, a share
+    of statistics does not."""
     if not (over := lost & set(cleaned.classes)):
         return cleaned
     if cleaned.statistics is not None:
-        raise NothingLeft("rows of a class that goes are not stored any more")
+        raise Misfit("rows of a class that goes are not stored any more")
     kept = {name: one for name, one in cleaned.centroids.items() if name not in over}
     if len(kept) < 2:
         raise NothingLeft("fewer than two classes would be left")

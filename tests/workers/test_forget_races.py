@@ -1,4 +1,4 @@
-"""Forget requests that come while something else runs: no version is published with the rows, none is lost."""
+"""Forget requests that come while something runs: no version is published with the rows, and none is lost."""
 
 import numpy as np
 import pytest
@@ -215,3 +215,13 @@ def test_retention_counts_a_replacement_in_the_place_of_the_old_version(service,
     newest = learn(service, caller, model, [], "lda")
     until_quiet(service)
     assert [as_it_is(service, one).state for one in (*new, newest)] == ["retired", "ready", "ready"]
+
+
+def test_an_update_that_waits_builds_on_the_replacement_of_its_base(service, tenant, caller):
+    model, data, [first] = taught(service, tenant, caller)
+    job = submit(service, caller, model, [data[1]], "analytic", base=first.number, on_conflict="extend")
+    forget(service, tenant, data[0], 2)
+    until_quiet(service)
+    with service.db.read() as session:
+        published = session.scalars(select(Version).filter_by(job_id=job.id)).one()
+    assert published.parent_id == replacement_of(service, first).id

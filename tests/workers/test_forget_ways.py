@@ -443,3 +443,23 @@ def test_a_version_whose_rows_are_nowhere_goes_without_a_replacement(service, te
     assert request_of(service, request).state == "purging"
     with service.db.read() as session:
         assert session.query(Version).filter_by(model_id=model.id, state="ready").count() == 0
+
+
+@pytest.mark.parametrize("method", ["analytic", "ncm"])
+def test_a_class_whose_rows_are_not_stored_any_more_goes_all_the_same(service, tenant, caller, method):
+    part = np.arange(32)
+    without = [i for i in part if LABELS[i] != "cat"]
+    other = an_exact_model(service, caller)
+    wanted = learn(service, caller, other, [sent(service, tenant, LABELS, X, without)], method)
+    model = an_exact_model(service, caller)
+    data = sent(service, tenant, LABELS, X, part)
+    old = learn(service, caller, model, [data], method)
+    with service.db.read() as session:
+        cat = session.query(ModelClass).filter_by(model_id=model.id, name="cat").one()
+        stored = session.query(Shard).filter_by(dataset_id=data.id, feature_map_id=None).all()
+    for shard in stored:
+        at = range(shard.first, shard.first + shard.rows)
+        rewrite(service, shard, [i - shard.first for i in at if i in without])
+    _, job = forget_class(service, tenant, cat.id)
+    assert job.state == "succeeded", job.error
+    assert weights(service, replacement_of(service, old)) == weights(service, wanted)

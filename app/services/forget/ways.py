@@ -8,7 +8,7 @@ again, and everything on it. Where nothing usable would be left, the version goe
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,8 +17,12 @@ from sqlalchemy.orm import Session
 
 from app import methods
 from app.methods.base import Method
+from app.services.datasets import row_index
 from app.services.erasure.ledger import Positions
 from app.tables import Centroid, Dataset, FeatureMap, Model, Version, VersionClass, VersionDataset
+
+UNSTORED = "rows that would have to be read are not stored any more"
+ELSEWHERE = "the rows themselves are not stored any more, all that stay are"
 
 Kind = Literal["subtract", "replay", "retrain", "drop"]
 
@@ -32,6 +36,9 @@ class Way:
     reason: str  # a sentence for people
     reads_rows: int  # stored rows that it opens, those of the evaluation not counted
     steps: int  # heads or networks that are computed anew
+    unstored: bool = False  # dropped for rows that are not stored any more, and for nothing else
+    missing: Mapping[UUID, frozenset[int]] = field(default_factory=dict)  # those of them that are to go
+    can_be_sent: bool = False  # `missing` are all that lack, and an index can tell them when they are sent
 
 
 def of(
@@ -42,11 +49,13 @@ def of(
     *,
     measured: Positions | None = None,
     classes: Collection[UUID] = (),
+    sent: Positions | None = None,
 ) -> Way:
     """The way for a version that uses some of these rows, or knows some of these classes.
 
     `measured` are those of the rows known to be evaluation rows; without it a row of a dataset that the
-    version learned from counts as learned. Rows of `classes` need not be among `gone`.
+    version learned from counts as learned. Rows of `classes` need not be among `gone`. `sent` are rows of
+    deleted datasets that are at hand: they were sent again.
     """
     edges = _edges(session, version.id)
     used = _used(edges, gone, "train", measured or {})
@@ -65,11 +74,13 @@ def of(
         trained_on(session, version, gone, measured) or _rows_of_classes(session, trainer.id, classes)
     ):
         rows, depth = _rows(edges) - count, _depth(session, version, trainer)
-        return Way("retrain", "exact", "its network was trained on the rows", rows, depth)
-    if is_function_of_sums(method):
-        return Way("subtract", "exact", "its head is a function of sums over the rows", count, 1)
-    own = max(_rows(edges) - _rows(_edges(session, version.parent_id)), 0)
-    return Way("replay", "exact", "its head was fitted to the rows of its own update", count + own, 1)
+        way = Way("retrain", "exact", "its network was trained on the rows", rows, depth)
+    elif is_function_of_sums(method):
+        way = Way("subtract", "exact", "its head is a function of sums over the rows", count, 1)
+    else:
+        own = max(_rows(edges) - _rows(_edges(session, version.parent_id)), 0)
+        way = Way("replay", "exact", "its head was fitted to the rows of its own update", count + own, 1)
+    return _with_what_is_stored(session, version, way, edges, used, sent or {})
 
 
 def is_function_of_sums(method: Method[Any]) -> bool:
@@ -78,14 +89,18 @@ def is_function_of_sums(method: Method[Any]) -> bool:
 
 
 def trained_on(
-    session: Session, version: Version, gone: Positions, measured: Positions | None = None
+    session: Session,
+    version: Version,
+    gone: Positions,
+    measured: Positions | None = None,
+    classes: Collection[UUID] = (),
 ) -> Version | None:
-    """The version that trained the network of this one, if some of these rows were among those it learned."""
+    """The version that trained the network of this one, if it learned some of these rows or classes."""
     trainer = trainer_of(session, version)
     if trainer is None:
         return None
     used = _used(_edges(session, trainer.id), gone, "train", measured or {})
-    return trainer if used else None
+    return trainer if used or _rows_of_classes(session, trainer.id, classes) else None
 
 
 def trainer_of(session: Session, version: Version) -> Version | None:
@@ -112,10 +127,42 @@ def _nothing_left(
     known = select(func.count()).select_from(VersionClass).filter_by(version_id=version.id)
     if lost and (session.scalar(known) or 0) - len(lost) < 2:
         return "fewer than two classes would be left"
-    deleted = session.scalar(
-        select(func.count()).where(Dataset.id.in_(list(used)), Dataset.deleted_at.is_not(None))
+    return ""
+
+
+def _with_what_is_stored(
+    session: Session,
+    version: Version,
+    way: Way,
+    edges: list[VersionDataset],
+    used: Mapping[UUID, frozenset[int]],
+    sent: Positions,
+) -> Way:
+    """The way, or what is left to do where rows that it reads were in datasets that are deleted."""
+    train = {edge.dataset_id: edge.rows for edge in edges if edge.role == "train"}
+    deleted = set(
+        session.scalars(select(Dataset.id).where(Dataset.id.in_(list(train)), Dataset.deleted_at.is_not(None)))
     )
-    return "rows that would have to be read are not stored any more" if deleted else ""
+    rest_is_stored = all(len(used.get(id, ())) >= train[id] for id in deleted)
+    if way.kind == "retrain":
+        return way if rest_is_stored else dropped(used)
+    missing = {
+        id: rows for id in deleted & used.keys() if (rows := used[id] - frozenset(sent.get(id, ())))
+    }
+    if not missing:
+        return way
+    if rest_is_stored:
+        rows_left = sum(train.values()) - sum(map(len, used.values()))
+        return Way("retrain", "exact", ELSEWHERE, rows_left, 1)
+    told = row_index.there(session, missing, version.feature_map_id) >= missing.keys()
+    return dropped(missing, can_be_sent=told)
+
+
+def dropped(missing: Positions, *, can_be_sent: bool = False) -> Way:
+    """No way, for rows that are not stored any more."""
+    plain = {id: frozenset(rows) for id, rows in missing.items() if rows}
+    reason = UNSTORED + (": they can be sent again" if can_be_sent else "")
+    return Way("drop", "exact", reason, 0, 0, unstored=True, missing=plain, can_be_sent=can_be_sent)
 
 
 def _edges(session: Session, version_id: UUID | None) -> list[VersionDataset]:

@@ -64,11 +64,12 @@ def retire(session: Session, model: Model, *, actor: str, request_id: str | None
 
 
 def _bases(session: Session, model_id: UUID) -> set[int]:
-    """Numbers that updates which have not ended were told to build on."""
+    """Numbers of what updates which have not ended will build on."""
     requests = session.scalars(
         select(Job.request).where(Job.lane == model_id, Job.kind == "update", Job.state.not_in(DONE))
     )
-    return {request["base"] for request in requests if request["base"] is not None}
+    named = {request["base"] for request in requests if request["base"] is not None}
+    return {versions.in_its_place(session, model_id, number) for number in named}
 
 
 def _purge_waits(session: Session, model_id: UUID) -> bool:

@@ -170,11 +170,7 @@ def _open(service: Service, facts: _Facts) -> Loaded:
         source, source_key = facts.network_file
         if source != file_id:
             tensors = _tensors(service.vault.open(source, key(source_key)))
-        weights = {
-            name.removeprefix(facts.network_prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(facts.network_prefix)
-        }
+        weights = _network(tensors, facts.network_prefix)
     statistics = None
     if facts.statistics_file:
         statistics = _statistics(service.vault.open(facts.statistics_file, key(key_id)), key(key_id))
@@ -191,6 +187,17 @@ def _open(service: Service, facts: _Facts) -> Loaded:
     )
     digest = class_map_digest([id.bytes for id in class_ids], classes)
     return Loaded(snapshot, class_ids, digest, key(key_id))
+
+
+def network_of(service: Service, version_id: UUID) -> Mapping[str, torch.Tensor]:
+    """The network of a version's feature map, whatever became of its head; none of `identity`. Raises
+    `ArtifactCorrupt`."""
+    with service.db.read() as session:
+        file, prefix = _network_source(session, session.get_one(Version, version_id))
+    if file is None:
+        return {}
+    file_id, key_id = file
+    return _network(_tensors(service.vault.open(file_id, service.vault.key(key_id))), prefix)
 
 
 def statistics_of(service: Service, version_id: UUID) -> Statistics:
@@ -215,6 +222,10 @@ def _tensors(raw: bytes) -> dict[str, torch.Tensor]:
         return parse(raw)
     except SafetensorError:
         raise ArtifactCorrupt("a stored file is not safetensors") from None
+
+
+def _network(tensors: Mapping[str, torch.Tensor], prefix: str) -> Mapping[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _head(tensors: Mapping[str, torch.Tensor]) -> Head:

@@ -56,6 +56,13 @@ def replacement(session: Session, version: Version) -> Version | None:
     return found
 
 
+def in_its_place(session: Session, model_id: UUID, number: int) -> int:
+    """The number of the version that stands in the place of a version now: its own, or its replacement's."""
+    row = session.scalar(select(Version).filter_by(model_id=model_id, number=number))
+    newest = None if row is None else replacement(session, row)
+    return number if newest is None else newest.number
+
+
 def any_ready(session: Session, model_id: UUID) -> bool:
     """Whether the model has a version at all, tainted or not."""
     ready = select(Version.id).where(Version.model_id == model_id, Version.state == "ready")
