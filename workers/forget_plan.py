@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -20,9 +20,10 @@ from app.services.forget.ways import Way
 from app.services.jobs import ClaimedJob
 from app.services.models import coverage, models
 from app.tables import Dataset, Job, Model, Version, VersionClass, VersionDataset
-from workers import forget_rows
+from workers import forget_rows, forget_sent
 from workers.forget_entries import Entries, Gone, united
 from workers.forget_rows import Forgotten
+from workers.forget_sent import Offer
 from workers.plan import Use
 
 Edges = tuple[VersionDataset, ...]
@@ -58,6 +59,7 @@ class Plan:
     entries: Entries
     tasks: tuple[Task, ...]  # oldest first
     forgotten: Mapping[UUID, Forgotten]  # by feature map
+    sent: Mapping[UUID, Offer] = field(default_factory=dict)  # rows sent again, by request
 
     @property
     def regression(self) -> bool:
@@ -78,10 +80,17 @@ def make(service: Service, claimed: ClaimedJob, entries: Entries, tell: Callable
     forgotten = {
         map_id: forget_rows.read(service, map_id, united(parts), gone, tell) for map_id, parts in used.items()
     }
+    offered = forget_sent.offers(service, entries)
+    for version, _ in found:
+        map_id = version.feature_map_id
+        if version.state == "ready" and version.id not in shut and not forgotten[map_id].sent:
+            forgotten[map_id] = forget_sent.complete(
+                service, model, map_id, version.id, forgotten[map_id], offered
+            )
     with service.db.read() as session:
         planner = _Planner(service, session, model, entries, gone, lost, forgotten, shut)
         tasks = [planner.task(version, edges) for version, edges in found]
-    return Plan(model, entries, tuple(tasks), forgotten)
+    return Plan(model, entries, tuple(tasks), forgotten, offered)
 
 
 @dataclass(frozen=True)
@@ -99,40 +108,49 @@ class _Planner:
         """What is done to one version."""
         stored = self.forgotten[version.feature_map_id]
         regression = self.model.task == Purpose.REGRESSION
-        silent = united([stored.measured(), stored.unlabelled(regression=regression)])
+        silent = united([stored.measured(), stored.unlabelled(regression=regression), stored.silent])
         learned = {
             id: rows
             for id, positions in _used(edges, self.gone, "train").items()
             if (rows := positions - silent.get(id, frozenset()))
         }
-        way = ways.of(self.session, self.model, version, self.gone, measured=silent, classes=self.lost.keys())
-        if way.kind in ("subtract", "replay") and any(stored.nowhere.get(id) for id in learned):
+        lost = self._lost(version)
+        way = ways.of(
+            self.session,
+            self.model,
+            version,
+            self.gone,
+            measured=silent,
+            classes=self.lost.keys(),
+            sent=stored.sent,
+        )
+        if way.kind in ("subtract", "replay") and _needs_missing(version, learned, stored, lost):
             way = Way("retrain", "exact", "the rows themselves are not stored any more", way.reads_rows, 1)
         method = methods.BY_NAME.get(version.method)
         trainer = ways.trained_on(self.session, version, self.gone, silent, self.lost.keys())
         if version.id in self.shut:
             way = Way("retrain", "exact", "what it stored does not open any more", way.reads_rows, 1)
             trainer = trainer or self._shut_trainer(version)
-        uses, below = self._uses(version, edges), ()
+        uses, below = self._uses(version, edges, silent), ()
         if way.kind == "retrain" and trainer is not None:
-            below = self._uses(trainer, _edges(self.session, trainer.id))["own"]
+            below = self._uses(trainer, _edges(self.session, trainer.id), silent)["own"]
         return Task(
             old=version,
-            way=self._possible(way, uses),
+            way=self._possible(way, uses, learned),
             method=method,
             params=None if method is None else method.params.model_validate(version.params),
             edges=edges,
             learned=learned,
             requests=self._requests(version, edges),
-            lost=self._lost(version),
+            lost=lost,
             trainer=trainer if way.kind == "retrain" else None,
             trained_on=below,
             statistics_only=version.state != "ready",
             **uses,
         )
 
-    def _uses(self, version: Version, edges: Edges) -> dict[str, Any]:
-        """Rows of the replacement, by what they do."""
+    def _uses(self, version: Version, edges: Edges, silent: Gone) -> dict[str, Any]:
+        """Rows of the replacement, by what they do; a deleted dataset all of whose rows go has none."""
         alive = set(
             self.session.scalars(
                 select(Dataset.id).where(
@@ -147,6 +165,10 @@ class _Planner:
         for edge in sorted(edges, key=lambda edge: edge.dataset_id):
             id = edge.dataset_id
             without = frozenset(edge.left_out) | self.gone.get(id, frozenset())
+            if edge.role == "train" and id not in alive:
+                taken = self.gone.get(id, frozenset()) - frozenset(edge.left_out) - silent.get(id, frozenset())
+                if len(taken) >= edge.rows:
+                    continue
             if edge.role == "train":
                 everything.append(Use(id, without))
                 if id not in parent:
@@ -172,7 +194,7 @@ class _Planner:
             return None
         return trainer
 
-    def _possible(self, way: Way, uses: Mapping[str, Any]) -> Way:
+    def _possible(self, way: Way, uses: Mapping[str, Any], learned: Gone) -> Way:
         """The way, or `drop` where rows that it reads are not stored."""
         own = [use.dataset_id for use in uses["own"]]
         deleted = select(Dataset.id).where(Dataset.id.in_(own), Dataset.deleted_at.is_not(None)).limit(1)
@@ -182,7 +204,7 @@ class _Planner:
         }
         if way.kind not in lacks or not lacks[way.kind]():
             return way
-        return Way("drop", "exact", "rows that would have to be read are not stored any more", 0, 0)
+        return ways.dropped(learned)
 
     def _requests(self, version: Version, edges: Edges) -> frozenset[UUID]:
         known = _classes_of(self.session, version.id)
@@ -255,6 +277,17 @@ def _edges(session: Session, version_id: UUID) -> Edges:
 
 def _classes_of(session: Session, version_id: UUID) -> set[UUID]:
     return set(session.scalars(select(VersionClass.class_id).where(VersionClass.version_id == version_id)))
+
+
+def _needs_missing(version: Version, learned: Gone, stored: Forgotten, lost: frozenset[str]) -> bool:
+    """Whether rows are nowhere that have to be taken away. Those of a class that goes as a whole do not where
+    the version keeps no statistics: a centroid goes by itself."""
+    for id, positions in learned.items():
+        spared = stored.labels.get(id, {}) if version.statistics_file_id is None else {}
+        needless = frozenset().union(*(rows for name, rows in spared.items() if name in lost))
+        if stored.nowhere.get(id, frozenset()) & positions - needless:
+            return True
+    return False
 
 
 def _named_evaluations(session: Session, version: Version) -> set[UUID]:

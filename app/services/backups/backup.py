@@ -61,9 +61,9 @@ def write(service: Service, folder: Path, tell: Tell) -> Manifest:
         for done, table in enumerate(tables):
             tell(done, len(tables), "tables")
             counts[table.name] = rows.dump(session, table, folder / TABLES / f"{table.name}.jsonl.gz")
-        named = set(session.scalars(sa.union_all(*(sa.select(column) for column in NAME_FILES))))  # type: ignore[call-overload]
-    named.discard(None)
-    missing = _copy_files(service, sorted(named), LocalFiles(folder / OBJECTS), tell)
+        found = session.scalars(sa.union_all(*(sa.select(column) for column in NAME_FILES)))
+        named = sorted({id for id in found if id is not None})
+    missing = _copy_files(service, named, LocalFiles(folder / OBJECTS), tell)
     manifest = Manifest(
         format=FORMAT,
         software=__version__,

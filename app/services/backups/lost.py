@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from app import ids
-from app.db import clock
+from app.db import clock, touch
 from app.service import Service
 from app.services.datasets import shards
 from app.services.erasure import entries, purges
+from app.services.forget import approve
 from app.services.models.classes import byte_order
-from app.tables import Dataset, ErasedRow, LedgerEntry, Shard
+from app.tables import Dataset, ForgetRequest, ForgetTarget, Shard
 
 RESTORED = "system:restore"
 
@@ -68,37 +71,51 @@ def _delete(service: Service, dataset_id: UUID) -> None:
 
 
 def _take_out(service: Service, dataset_id: UUID, gone: Sequence[Shard]) -> int:
-    """Enter the rows of lost shards into the ledger as gone; how many they were at most."""
+    """Ask for the rows of lost shards to be forgotten, and approve it; how many they were at most."""
+    positions = [at for one in gone for at in range(one.first, one.first + one.rows)]
     with service.db.begin() as session:
         entries.lock(session)
         dataset = session.get_one(Dataset, dataset_id)
-        entry = LedgerEntry(
-            tenant_id=dataset.tenant_id,
-            request_id=ids.new(),
-            kind="lost",
-            scope="samples",
-            models=None,
-            actor=RESTORED,
-            created_at=clock(session),
-        )
-        session.add(entry)
-        session.flush()
-        positions = [at for one in gone for at in range(one.first, one.first + one.rows)]
-        session.execute(
-            insert(ErasedRow),
-            [
-                {
-                    "dataset_id": dataset_id,
-                    "position": at,
-                    "sequence": entry.sequence,
-                    "tenant_id": dataset.tenant_id,
-                }
-                for at in positions
-            ],
-        )
         session.execute(delete(Shard).where(Shard.id.in_([one.id for one in gone])))
+        targets = [f"row:{dataset_id.hex}:{at}" for at in positions]
+        request = add_request(session, dataset.tenant_id, ids.new(), clock(session), "samples", targets)
+        request.external_id = "rows that a restored backup names and nobody has"
+        approve.carry_out(service, session, request, RESTORED)
+        touch(session)
     _count_again(service, dataset_id)
     return len(positions)
+
+
+def add_request(
+    session: Session, tenant_id: UUID, id: UUID, at: datetime, scope: str, targets: Sequence[str]
+) -> ForgetRequest:
+    """A request that waits for its approval, made by a restore."""
+    request = ForgetRequest(
+        id=id,
+        created_at=at,
+        tenant_id=tenant_id,
+        scope=scope,
+        persons=len(targets),
+        shared_rows="erase",
+        models=None,
+        method={"name": "auto", "params": {}},
+        accept="exact",
+        submitted_at=at,
+        due_at=at,
+        state="awaiting-approval",
+        creator=RESTORED,
+        stages={},
+        evidence={},
+        exceptions=[],
+    )
+    session.add(request)
+    session.flush()
+    session.add_all(
+        ForgetTarget(request_id=id, person=person, target=target, tenant_id=tenant_id)
+        for person, target in enumerate(targets)
+    )
+    session.flush()
+    return request
 
 
 def _count_again(service: Service, dataset_id: UUID) -> None:

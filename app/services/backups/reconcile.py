@@ -22,13 +22,13 @@ from app.ledger_objects import LedgerObject
 from app.service import Service
 from app.services.backups.backup import Tell
 from app.services.backups.follow import follow
-from app.services.backups.lost import RESTORED, settle
+from app.services.backups.lost import RESTORED, add_request, settle
 from app.services.erasure import ledger
 from app.services.forget import sweeps
 from app.services.forget.rebuilds import queue_rebuild
 from app.services.jobs import DONE
 from app.services.models import snapshots
-from app.tables import ForgetRequest, ForgetTarget, Job, Model, Restore, Tenant, Version
+from app.tables import ForgetRequest, Job, Model, Restore, Tenant, Version
 
 
 def reconcile(service: Service, sources: Sequence[LocalFiles], tell: Tell) -> dict[str, Any]:
@@ -92,34 +92,16 @@ def _enter(service: Service) -> int:
 
 
 def _add_request(session: Session, found: LedgerObject) -> None:
-    at = datetime.fromisoformat(found.body["at"])
-    tenant_id, targets = UUID(hex=found.body["tenant"]), list(found.body["targets"])
-    session.add(
-        ForgetRequest(
-            id=found.request_id,
-            created_at=at,
-            tenant_id=tenant_id,
-            scope=found.body["scope"],
-            persons=len(targets),
-            shared_rows="erase",
-            models=found.body["models"],
-            method={"name": "auto", "params": {}},
-            accept="exact",
-            submitted_at=at,
-            due_at=at,
-            state="awaiting-approval",
-            creator=found.body["actor"],
-        )
+    at, tenant_id = datetime.fromisoformat(found.body["at"]), UUID(hex=found.body["tenant"])
+    request = add_request(
+        session, tenant_id, found.request_id, at, found.body["scope"], list(found.body["targets"])
     )
-    session.flush()
-    for person, target in enumerate(targets):
-        session.add(
-            ForgetTarget(request_id=found.request_id, person=person, target=target, tenant_id=tenant_id)
-        )
+    request.models = found.body["models"]
 
 
 def _rebuild(service: Service) -> tuple[int, int]:
-    """Queue versions that no longer open, or used lost rows; how many, and how many models are deleted.
+    """Queue versions that no longer open though nothing of theirs was erased; how many are rebuilt with them
+    and with the tainted ones, whose jobs are queued already, and how many models are deleted.
 
     A model none of whose versions opens, and none of which is tainted, was deleted after the backup.
     """
@@ -135,9 +117,9 @@ def _rebuild(service: Service) -> tuple[int, int]:
             if ready and not tainted and len(shut) == len(ready):
                 session.get_one(Model, model.id).deleted_at = clock(session)
                 deleted += 1
-            elif shut | tainted:
-                queue_rebuild(session, model, sorted(shut | tainted), service.settings, RESTORED)
-                count += len(shut | tainted)
+            elif shut - tainted:
+                queue_rebuild(session, model, sorted(shut - tainted), service.settings, RESTORED)
+            count += len(shut | tainted)
             touch(session)
     return count, deleted
 
