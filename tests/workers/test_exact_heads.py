@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete
 
 from app import ids
-from app.errors import ClassNameConflict, MissingData, ValidationFailed
+from app.errors import ClassNameConflict, MissingData, ValidationFailed, VersionTainted
 from app.methods.parts import statistics as exact
 from app.methods.parts.expansion import Expansion, expand, longest_row
 from app.methods.parts.grid import quantise
@@ -322,5 +322,5 @@ def test_a_tainted_base_gives_no_statistics(service, tenant, caller, model):
     data = some(service, tenant)
     learn(service, caller, model, [data], "analytic")
     erase(service, tenant.id, data, 3)
-    with pytest.raises(MissingData):
+    with pytest.raises(VersionTainted):
         submit(service, caller, model, [], "lda")
