@@ -128,8 +128,9 @@ def _network_alone(service: Service, row: Version) -> bool:
     """
     try:
         old = service.vault.key(row.key_id)
-    except ArtifactCorrupt:
-        return False
+    except ArtifactCorrupt:  # where the row still names it, nothing is left to keep
+        with service.db.read() as session:
+            return session.scalar(select(Version.key_id).filter_by(id=row.id)) == row.key_id
     if old.replaces_key is not None and old.replaces is not None:  # done, but perhaps for the last step
         service.vault.destroy(old.replaces_key, old.replaces)
         return True
