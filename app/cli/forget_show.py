@@ -19,6 +19,7 @@ from app.cli.show import say
 from app.client import Client, Json
 
 DONE = ("completed", "completed-with-exceptions")
+FOUND = ("persons", "rows", "datasets")
 SUMMARY = ("id", "state", "persons", "due_at", "days_left", "ledger_sequence", "duplicate_of")
 
 
@@ -44,7 +45,7 @@ def closure(preview: Json, title: str) -> Tree:
             left.add(f"{what} on {copy['at'][:10]} to {copy['recipient'] or copy['actor']}")
     shares = preview["exactly_removable"]
     if shares["rows"] is not None:
-        tree.add(f"exactly removable: {shares['rows']:.0%} of the rows, {shares['persons'] or 0:.0%} of whom")
+        tree.add(f"exactly removable: {shares['rows']:.0%} of the rows")
     tree.add(f"takes about {seconds(preview['estimated_seconds'])}")
     if preview["uncovered"]:
         limits = tree.add("not covered")
@@ -151,7 +152,16 @@ def save(api: Client, request: str, certificate: bytes, file: Path) -> Iterator[
 def summary(request: Json) -> dict[str, Any]:
     """What people want to know of a request; the rest is in `palimpsest forget get --output json`."""
     found = {name: request[name] for name in SUMMARY if request.get(name) is not None}
-    return {**found, **{f"found {name}": value for name, value in request["evidence"].items()}}
+    counts = {f"found {name}": value for name, value in request["evidence"].items() if name in FOUND}
+    replaced = [_replaced(item["detail"]) for item in request["items"] if item["kind"] == "version"]
+    return {**found, **counts, **({"versions": replaced} if replaced else {})}
+
+
+def _replaced(detail: Json) -> str:
+    """`1 -> 2 by subtract, exact`."""
+    after = detail.get("replacement")
+    how = f"{detail.get('way')}, {detail.get('guarantee')}"
+    return f"{detail.get('number')} -> {after} by {how}" if after else f"{detail.get('number')} withdrawn"
 
 
 def _count(number: int, word: str) -> str:
