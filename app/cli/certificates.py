@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import signing_keys
-from app.cli.options import DataDir, Exit, Format, Output, Url, connect
+from app.cli.options import DataDir, Exit, Format, Output
 from app.cli.service import opened
 from app.cli.show import say, show_list, show_one
 
@@ -28,25 +28,6 @@ Certificate = Annotated[
 ]
 EXITS = {"equal": Exit.DONE, "different": Exit.FAILED, "cannot": Exit.NOT_FOUND}
 WORST_FIRST = ("different", "cannot", "equal")
-
-
-@app.command()
-def get(
-    request: Annotated[str, typer.Argument(metavar="REQUEST", help="Id of the forget request.")],
-    html: Annotated[bool, typer.Option("--html", help="The page to print.")] = False,
-    out: Annotated[Path | None, typer.Option(help="File to write; without it, standard output.")] = None,
-    data_dir: DataDir = None,
-    url: Url = None,
-) -> None:
-    """Take the certificate of a completed forget request, byte for byte as it was signed."""
-    accept = {"Accept": "text/html" if html else "application/json"}
-    with connect(data_dir, url) as api:
-        found = api.call("GET", f"forget-requests/{request}/certificate", headers=accept).content
-    if out is None:
-        typer.echo(found, nl=False)
-    else:
-        out.write_bytes(found)
-        say(f"written to {out}")
 
 
 @app.command()

@@ -148,4 +148,4 @@ def test_a_certificate_is_checked_and_its_version_made_again(ok, palimpsest, kee
     signed.write_text(line)
     assert ok("certificate", "verify", signed, "--key", published)["outcome"] == "equal"
     code, _, err = palimpsest("dataset", "export", "--model", keepers, "--version", 1, "--out", folder)
-    assert (code, "version-tainted" in err) == (Exit.CONFLICT, True)
+    assert (code, "purged" in err) == (Exit.NOT_FOUND, True)
