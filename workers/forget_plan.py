@@ -81,12 +81,9 @@ def make(service: Service, claimed: ClaimedJob, entries: Entries, tell: Callable
         map_id: forget_rows.read(service, map_id, united(parts), gone, tell) for map_id, parts in used.items()
     }
     offered = forget_sent.offers(service, entries)
-    for version, _ in found:
-        map_id = version.feature_map_id
-        if version.state == "ready" and version.id not in shut and not forgotten[map_id].sent:
-            forgotten[map_id] = forget_sent.complete(
-                service, model, map_id, version.id, forgotten[map_id], offered
-            )
+    open_ones = [one for one, _ in found if one.state == "ready" and one.id not in shut]
+    for map_id, one in {one.feature_map_id: one for one in open_ones}.items():
+        forgotten[map_id] = forget_sent.complete(service, model, one, forgotten[map_id], offered)
     with service.db.read() as session:
         planner = _Planner(service, session, model, entries, gone, lost, forgotten, shut)
         tasks = [planner.task(version, edges) for version, edges in found]
@@ -166,8 +163,8 @@ class _Planner:
             id = edge.dataset_id
             without = frozenset(edge.left_out) | self.gone.get(id, frozenset())
             if edge.role == "train" and id not in alive:
-                taken = self.gone.get(id, frozenset()) - frozenset(edge.left_out) - silent.get(id, frozenset())
-                if len(taken) >= edge.rows:
+                taken = self.gone.get(id, frozenset()) - silent.get(id, frozenset())
+                if len(taken - frozenset(edge.left_out)) >= edge.rows:
                     continue
             if edge.role == "train":
                 everything.append(Use(id, without))
@@ -207,17 +204,20 @@ class _Planner:
         return ways.dropped(learned)
 
     def _requests(self, version: Version, edges: Edges) -> frozenset[UUID]:
+        """The requests whose rows it used in any role, or whose classes it knows."""
         known = _classes_of(self.session, version.id)
-        found = {
+        used = united(_used(edges, self.gone, role) for role in {edge.role for edge in edges})
+        by_rows = {
             self.entries.request_of[sequence]
             for sequence, rows in self.entries.rows.items()
-            if any(_used(edges, rows, edge.role) for edge in edges)
-        } | {
+            if any(id in used and not positions.isdisjoint(used[id]) for id, positions in rows.items())
+        }
+        by_classes = {
             self.entries.request_of[sequence]
             for sequence, names in self.entries.classes.items()
             if not known.isdisjoint(names)
         }
-        return frozenset(found)
+        return frozenset(by_rows | by_classes)
 
     def _lost(self, version: Version) -> frozenset[str]:
         known = _classes_of(self.session, version.id)

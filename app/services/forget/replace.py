@@ -100,12 +100,17 @@ def _line(session: Session, one: Replacement, old: Version, new: Version | None)
         "replacement_id": new.id.hex if new else None,
         **one.detail,
     }
-    known = session.scalars(select(ForgetRequest.id).where(ForgetRequest.id.in_(one.requests))).all()
-    for request_id in known:
-        key = {"request_id": request_id, "kind": "version", "resource_id": old.id}
-        item = session.get(ForgetItem, key)
+    requests = session.scalars(select(ForgetRequest.id).where(ForgetRequest.id.in_(one.requests))).all()
+    there = session.scalars(
+        select(ForgetItem).where(ForgetItem.kind == "version", ForgetItem.resource_id == old.id)
+    )
+    items = {item.request_id: item for item in there}
+    for request_id in requests:
+        item = items.get(request_id)
         if item is None:
-            item = ForgetItem(**key, tenant_id=old.tenant_id, detail={})
+            item = ForgetItem(
+                request_id=request_id, kind="version", resource_id=old.id, tenant_id=old.tenant_id, detail={}
+            )
             session.add(item)
         item.state, item.detail = "done", {**item.detail, **line}
     session.flush()
