@@ -172,6 +172,23 @@ def test_a_network_that_did_not_see_the_rows_stays(service, tenant, caller):
     assert replacement_of(service, old[1]).feature_map_id == old[0].feature_map_id
 
 
+def test_a_network_outlives_the_version_that_trained_it_and_is_replaced_for_its_metrics(
+    service, tenant, caller
+):
+    """The row was only measured with: position 4 of the first dataset is of split eval."""
+    _, old, data = deep(service, tenant, caller)
+    before, second = snapshots.load(service, old[0].id).snapshot, weights(service, old[1])
+    _, job = forget(service, tenant, data[0], 4)
+    assert job.state == "succeeded", job.error
+    drain(service)
+    new = [replacement_of(service, version) for version in old]
+    assert [weights(service, one) for one in new] == [before.head.digest(before.classes), second]
+    for one in new:
+        after = snapshots.load(service, one.id).snapshot.weights
+        assert all((after[name] == before.weights[name]).all() for name in before.weights)
+    assert {as_it_is(service, version).state for version in old} == {"purged"}
+
+
 def run_next_of(service, kind):
     """Run the next job if it is of this kind."""
     with service.db.read() as session:
@@ -434,7 +451,7 @@ def test_a_version_whose_rows_are_nowhere_goes_without_a_replacement(service, te
         row = session.get_one(Dataset, data[0].id)
         row.deleted_at = row.created_at
 
-    request, job = forget(service, tenant, data[0], 0)
+    request, job = forget(service, tenant, data[0], 0, withdraw=True)
 
     assert job.state == "succeeded", job.error
     assert job.result["dropped"] == 2
