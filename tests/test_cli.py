@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from app import client, config
+from app import client, config, wire
 from app.cli import admin, follow, models, running, show, updates
 from app.cli.options import Exit, Format
 from app.cli.root import app, exit_code
@@ -110,6 +110,7 @@ def test_has_the_commands_that_are_promised():
         "alias": "list set rollback history",
         "job": "list get watch cancel retry",
         "update": "create",
+        "forget": "create list get approve reject cancel extend hold release retry certificate deliveries",
     }.items():
         assert {f"{group} {verb}" for verb in verbs.split()} <= found
 
@@ -380,7 +381,7 @@ def test_prints_one_thing_with_its_parts(capsys):
 
 
 def test_agrees_with_the_service_on_formats_and_file_names():
-    assert set(client.FORMATS.values()) <= set(MEDIA)
+    assert set(wire.FORMATS.values()) <= set(MEDIA)
     assert client.KEY_FILE == ADMIN_KEY_FILE
 
 

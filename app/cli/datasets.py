@@ -67,6 +67,15 @@ def create(
     model: Annotated[
         str | None, typer.Option(help="Name or id of a model whose update policy is to learn the rows.")
     ] = None,
+    reconsent: Annotated[
+        bool, typer.Option("--reconsent", help="Take rows of erased persons, who agreed again; audited.")
+    ] = False,
+    for_forget: Annotated[
+        bool,
+        typer.Option(
+            "--for-forget", help="Rows sent again only to be forgotten: `palimpsest forget retry --rows`."
+        ),
+    ] = False,
     content_type: Annotated[str | None, typer.Option(help="Format, where the name does not say it.")] = None,
     idempotency_key: Key = None,
     output: Output = Format.TABLE,
@@ -83,6 +92,8 @@ def create(
             label=label,
             split=split,
             on_invalid=on_invalid,
+            reconsent=reconsent or None,
+            for_forget=for_forget or None,
             model=model_id(api, model) if model else None,
         )
         show_one(answer, output)

@@ -66,7 +66,7 @@ def create(
         Accept | None, typer.Option(help="The weakest guarantee that will do; default exact.")
     ] = None,
     rows: Annotated[
-        str | None, typer.Option(help="Dataset uploaded for_forget, where the rows were not retained.")
+        str | None, typer.Option(help="Dataset sent with --for-forget, where the rows were not retained.")
     ] = None,
     regulation: Annotated[Regulation | None, typer.Option(help="Sets when it is due; default gdpr.")] = None,
     due: Annotated[str | None, typer.Option(help="When it is due: 2026-12-31, or a time with zone.")] = None,

@@ -22,7 +22,7 @@ from app.cli.options import (
 )
 from app.cli.show import say, show_list, show_one
 
-COLUMNS = ("id", "state", "scope", "persons", "due_at", "days_left", "overdue", "hold.reason", "external_id")
+COLUMNS = ("id", "state", "persons", "due_at", "days_left", "overdue", "hold.reason", "external_id")
 DELIVERIES = ("id", "event", "state", "attempts", "last_status", "last_error", "next_at", "replay_of")
 
 Request = Annotated[str, typer.Argument(metavar="REQUEST", help="Id of the forget request.")]
@@ -131,8 +131,11 @@ def release(
 def retry(
     request: Request,
     rows: Annotated[
-        str | None, typer.Option(help="Dataset uploaded for_forget, where the rows were not retained.")
+        str | None, typer.Option(help="Dataset sent with --for-forget, where the rows were not retained.")
     ] = None,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Let versions go that only rows nobody has could clean.")
+    ] = False,
     idempotency_key: Key = None,
     output: Output = Format.TABLE,
     data_dir: DataDir = None,
@@ -140,8 +143,9 @@ def retry(
 ) -> None:
     """Try a failed request again: a new job for each model whose job failed."""
     with connect(data_dir, url) as api:
-        body = {"rows": dataset_id(api, rows)} if rows else None
-    _decide(request, "retry", body, idempotency_key, output, data_dir, url)
+        body: dict[str, Any] = {"rows": dataset_id(api, rows)} if rows else {}
+    body |= {"withdraw": True} if withdraw else {}
+    _decide(request, "retry", body or None, idempotency_key, output, data_dir, url)
 
 
 def certificate(
