@@ -212,3 +212,52 @@ def test_a_download_is_a_whole_file_or_none(tmp_path):
             api.download("datasets/dst_1/export", tmp_path / "b.npz")
 
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.npz", b"rows")]
+
+
+def forget_request(state: str, **fields: object) -> httpx.Response:
+    done = state in ("completed", "completed-with-exceptions", "rejected", "cancelled")
+    return ok({"id": "fgt_1", "state": state, "done": done, **fields})
+
+
+def test_asks_to_forget_under_a_key_and_previews_without_one():
+    service = Recorder(ok({"id": "fgt_1"}), ok({"samples": 2}))
+    with service.client() as api:
+        api.forget({"any_of": ["ada", "customer 7"]}, regulation="gdpr", due_at=None)
+        assert api.preview(["ada"], "samples") == {"samples": 2}
+    asked, shown = service.requests
+
+    assert asked.url.path == "/v1/forget-requests"
+    assert json.loads(asked.content) == {
+        "scope": "subject",
+        "targets": {"any_of": ["ada", "customer 7"]},
+        "regulation": "gdpr",
+    }
+    assert asked.headers["Idempotency-Key"]
+    assert shown.url.path == "/v1/forget-requests/preview"
+    assert json.loads(shown.content) == {"scope": "samples", "targets": ["ada"]}
+    assert "Idempotency-Key" not in shown.headers
+
+
+@pytest.mark.parametrize("end", ["completed", "completed-with-exceptions", "rejected", "cancelled", "failed"])
+def test_waits_until_a_request_is_done_or_failed_and_shows_every_state(end):
+    service = Recorder(forget_request("locating"), forget_request("purging"), forget_request(end))
+    seen: list[str] = []
+    with service.client() as api:
+        assert api.wait_forget("fgt_1", seen=lambda found: seen.append(found["state"]))["state"] == end
+
+    assert seen == ["locating", "purging", end]
+
+
+def test_gives_up_waiting_for_a_request():
+    service = Recorder(forget_request("awaiting-approval"))
+    with service.client() as api, pytest.raises(TimeoutError, match="awaiting-approval"):
+        api.wait_forget("fgt_1", timeout=0)
+
+
+def test_takes_a_certificate_byte_for_byte_or_as_a_page():
+    signed = b'{"a":1}'
+    service = Recorder(httpx.Response(200, content=signed), httpx.Response(200, content=b"<html>"))
+    with service.client() as api:
+        assert api.certificate("fgt_1") == signed
+        assert api.certificate("fgt_1", html=True) == b"<html>"
+    assert [request.headers["Accept"] for request in service.requests] == ["application/json", "text/html"]
