@@ -21,15 +21,15 @@ from app.methods.unlearning.exact import NothingLeft
 from app.service import Service
 from app.services import jobs
 from app.services.datasets import features
+from app.services.forget import lacking, states
 from app.services.forget import replace as replacing
-from app.services.forget import states
 from app.services.forget.replace import Replacement
 from app.services.jobs import ClaimedJob, LeaseLost, Stopped
 from app.services.models import models, publish, retention, snapshots, versions
 from app.services.models.publish import Draft, Edge, Shared
 from app.tables import ModelClass, Version, VersionClass
 from app.vault import new_key
-from workers import forget_checks, forget_entries, forget_plan, replay, retrain
+from workers import forget_checks, forget_entries, forget_lacks, replay, retrain
 from workers.forget_checks import Panel
 from workers.forget_plan import Task
 from workers.forgetting import Forgetting, Tell
@@ -56,7 +56,7 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
     """Replace every usable version of the model that knows what goes; all of them or none."""
     report(0.0, "locating", "")
     entries = forget_entries.take(service, claimed)
-    plan = forget_plan.make(service, claimed, entries, lambda: report(0.0, "locating", ""))
+    plan = forget_lacks.make(service, claimed, entries, lambda: report(0.0, "locating", ""))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     job = Forgetting(service, claimed, plan, device)
     prepared: list[Prepared] = []
@@ -183,8 +183,11 @@ def _checks(job: Forgetting, one: Prepared) -> dict[str, Any]:
     assert made is not None
     forgotten = sum(map(len, task.learned.values()))
     checks: dict[str, Any] = {"rows_forgotten": forgotten}
+    sent = job.plan.forgotten[task.old.feature_map_id].sent
+    if again := sum(len(rows & sent.get(id, frozenset())) for id, rows in task.learned.items()):
+        checks["rows_sent_again"] = again
     if "error_bound" in made.report:
-        checks["error_bound"] = made.report["error_bound"]
+        checks["error_bound"] = forget_checks.decade(made.report["error_bound"])
     if made.identity is not None:
         checks |= {
             "identity": made.identity.holds,
@@ -286,6 +289,8 @@ def _publish(job: Forgetting, replacements: Sequence[Replacement]) -> None:
             "replaced": sum(line["replacement"] is not None for line in lines),
             "dropped": sum(line["replacement"] is None for line in lines),
         }
+        seen = {id: (one.count, one.unmatched) for id, one in plan.sent.items() if one.known is not None}
+        lacking.note_sent(session, {id: seen[id] for id in seen.keys() & set(plan.entries.taken)})
         erase = states.model_done(session, model.id, plan.entries.taken, counts)
         retire = retention.retire(session, model, actor=actor)
         done = [

@@ -6,6 +6,7 @@ the same ones. So the cost does not grow with what is stored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,6 +32,12 @@ from workers.rows import MadeFeatures
 
 MOST_ROWS = 10_000
 MOST_SHARDS = 12  # of one dataset
+
+
+def decade(bound: float) -> float:
+    """The power of ten that a bound (at least 0) does not exceed. All digits of one would tell the rows that
+    it is made of, and a certificate keeps what it says when these are forgotten in their turn."""
+    return float(f"1e{math.ceil(math.log10(bound))}") if bound > 0 else 0.0
 
 
 @dataclass
@@ -117,7 +124,8 @@ def _anew(service: Service, plan: Plan, task: Task, after: Snapshot) -> Forgotte
 
 
 def _said(scorer: Scorer, after: Snapshot, blocks: Sequence[Block], plan: Plan) -> dict[str, Any]:
-    """How many rows, and the share predicted right, or of a regression the mean absolute error."""
+    """How many rows, and the share predicted right, or of a regression the mean absolute error; few digits
+    of either, for the error of one row to its last digit tells which row it was."""
     right: list[Any] = [np.empty(0)]
     for block in blocks:
         chosen = block.pick(block.says(targets=plan.regression))
@@ -131,8 +139,13 @@ def _said(scorer: Scorer, after: Snapshot, blocks: Sequence[Block], plan: Plan) 
             labels = shards.label_index(chosen.names, after.classes)[chosen.labels]
             right.append((scores.argmax(axis=1) == labels).astype(np.float64))
     values = np.concatenate(right)
-    name = "mean_absolute_error" if plan.regression else "accuracy"
-    return {"rows": len(values), name: float(values.mean()) if len(values) else None}
+    if not len(values):
+        mean = None
+    elif plan.regression:
+        mean = float(f"{values.mean():.1g}")
+    else:
+        mean = round(float(values.mean()), 2)
+    return {"rows": len(values), "mean_absolute_error" if plan.regression else "accuracy": mean}
 
 
 def _sample(

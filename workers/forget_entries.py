@@ -127,7 +127,7 @@ def _queue_others(
     service: Service, session: Session, claimed: ClaimedJob, request: ForgetRequest, rows: Gone
 ) -> list[Job]:
     """Jobs for the other models that used the rows; none for those that the request knows of already."""
-    row = session.get_one(ForgetRequest, request.id)
+    [row] = states.lock(session, [request.id])
     known = select(ForgetItem.resource_id).where(
         ForgetItem.request_id == request.id, ForgetItem.kind == "model"
     )

@@ -30,6 +30,9 @@ class Forgotten:
     blocks: Mapping[UUID, tuple[Block, ...]]
     beside: Mapping[UUID, tuple[Block, ...]]
     nowhere: Mapping[UUID, frozenset[int]] = field(default_factory=dict)
+    sent: Mapping[UUID, frozenset[int]] = field(default_factory=dict)  # rows in `blocks` that were sent again
+    silent: Mapping[UUID, frozenset[int]] = field(default_factory=dict)  # not stored, nor ever learned
+    labels: Mapping[UUID, Mapping[str, frozenset[int]]] = field(default_factory=dict)  # of what is not stored
 
     def measured(self) -> dict[UUID, frozenset[int]]:
         """Positions of split eval."""

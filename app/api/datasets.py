@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from app import ids
-from app.api.deps import Admin, Ingester, Reader, ServiceDep, UploadOnceDep
+from app.api.deps import Admin, Allowed, Ingester, Reader, ServiceDep, UploadOnceDep
 from app.api.paging import PageOf, PagingDep
 from app.api.problems import problems
 from app.api.streams import fingerprinted, in_thread, receive
@@ -17,6 +17,7 @@ from app.errors import (
     ArtifactCorrupt,
     BodyTooLarge,
     DimensionMismatch,
+    Forbidden,
     IdempotencyInProgress,
     IdempotencyMismatch,
     MissingIdempotencyKey,
@@ -40,12 +41,14 @@ from app.schemas.base import Name, Text, VersionNumber
 from app.schemas.datasets import DatasetRead, ReportRead
 from app.schemas.jobs import JobRead
 from app.schemas.times import Instant
+from app.service import Caller
 from app.services.callers.idempotency import reserved
 from app.services.datasets import arrivals, datasets, export
 from app.services.policies import policies
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
+Sender = Annotated[Caller, Depends(Allowed("ingest", "forget:create"))]
 NPZ = "application/x-npz"
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 COLUMNS = {"schema": {"type": "object", "description": "Columns by name, each a list with a value a row."}}
@@ -80,7 +83,7 @@ CONTENT = {kind: COLUMNS if kind == "application/json" else BINARY for kind in m
 async def create(
     request: Request,
     response: Response,
-    caller: Ingester,
+    caller: Sender,
     service: ServiceDep,
     once: UploadOnceDep,
     name: Annotated[Name | None, Query(description="Name to show.")] = None,
@@ -96,13 +99,23 @@ async def create(
     reconsent: Annotated[
         bool, Query(description="Take rows of erased persons, who agreed again; audited.")
     ] = False,
+    for_forget: Annotated[
+        bool,
+        Query(
+            description="Rows that are not stored any more, sent again only to be forgotten: for `rows` of a "
+            "forget request or of its retry. Whom they name is not read; no model learns them; destroyed "
+            "with the request, or after 72 hours without one. With it scope forget:create is enough."
+        ),
+    ] = False,
     model: Annotated[
         ModelId | None,
         Query(description="A model that is to learn the rows, by its update policy; needs scope train."),
     ] = None,
 ) -> DatasetRead:
     """Send rows. `Content-Type` names the format; the first bytes have to agree with it."""
-    options = Options(name or "", label, split, on_invalid, reconsent)
+    if not for_forget and not caller.may("ingest"):
+        raise Forbidden("this call needs an API key with scope ingest, or for_forget=true")
+    options = Options(name or "", label, split, on_invalid, reconsent, for_forget)
     once = await fingerprinted(request, service, once)
     async with contextmanager_in_threadpool(reserved(service, once)) as held:
         if model is not None and held.earlier is None:

@@ -190,8 +190,7 @@ def retry(
     body: Retry | None = None,
 ) -> ForgetRead:
     """Try a failed request again: a new job for each model whose job failed."""
-    rows = body.rows if body else None
-    return _accepted(decisions.retry(service, caller, forget_request, rows, once), response)
+    return _accepted(decisions.retry(service, caller, forget_request, body or Retry(), once), response)
 
 
 def _tag(found: ForgetRead) -> str:

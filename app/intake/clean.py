@@ -38,6 +38,7 @@ class Options:
     split: Literal["train", "eval"] | None = None  # of every row
     on_invalid: Literal["reject", "quarantine"] = "reject"
     reconsent: bool = False
+    for_forget: bool = False  # sent again to be forgotten: whom the rows name is not kept
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class Cleaner:
         if not len(chunk.x):
             return _nothing(chunk)
         x = self._inputs(chunk.x)
-        samples = self._persons.samples(chunk)
-        subjects = self._persons.subjects(chunk)
+        samples = () if self.options.for_forget else self._persons.samples(chunk)
+        subjects = () if self.options.for_forget else self._persons.subjects(chunk)
         kept = self._usable(chunk, x, samples, subjects)
         rows = Rows(
             positions=chunk.positions[kept],

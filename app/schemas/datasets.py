@@ -75,6 +75,7 @@ class DatasetRead(Answer):
                     "reasons": [],
                     "warnings": [],
                 },
+                "for_forget": False,
                 "created_at": "2026-01-05T09:00:00Z",
             }
         }
@@ -92,6 +93,7 @@ class DatasetRead(Answer):
     has_targets: bool
     classes: list[ClassCount] = Field(description="In the order of their UTF-8 bytes.")
     report: ReportRead
+    for_forget: bool = Field(description="Sent again only to be forgotten: no model may use it.")
     created_at: datetime
 
     @classmethod
@@ -113,5 +115,6 @@ class DatasetRead(Answer):
                 ClassCount(name=name, **counts[name]) for name in sorted(counts, key=lambda n: n.encode())
             ],
             report=ReportRead.model_validate(row.report),
+            for_forget=row.for_forget,
             created_at=row.created_at,
         )

@@ -181,6 +181,11 @@ class Retry(Body):
     """What a second try may have that the first one had not."""
 
     rows: DatasetId | None = Field(None, description="The rows sent again, a dataset with `for_forget`.")
+    withdraw: bool = Field(
+        False,
+        description="Versions that cannot be cleaned without rows that nobody stores any more go without a "
+        "replacement; otherwise the request waits for the rows.",
+    )
 
 
 class ExtensionRead(Answer):

@@ -22,7 +22,7 @@ from app.db import clock
 from app.service import Service
 from app.services import jobs
 from app.services.callbacks.courier import Courier
-from app.services.datasets import staging
+from app.services.datasets import sent_again, staging
 from app.services.erasure.orphans import remove_orphans
 from app.services.forget import reminders
 from app.services.forget import sweeps as forget_sweeps
@@ -81,6 +81,7 @@ class Scheduler:
             expire_answers,
             resume_purges,
             staging.sweep,
+            sent_again.sweep,
             follow_policies,
         ]
         if time.monotonic() - self._files_swept > self.service.settings.jobs.orphan_seconds / RARE:

@@ -37,6 +37,7 @@ class ForgetRequest(WithId, Base):
     callback_url: Mapped[str | None]
     callback_key_id: Mapped[UUID | None]  # the key object that holds the signing secret
     rows_id: Mapped[UUID | None] = mapped_column(ForeignKey("datasets.id"))  # rows sent again
+    withdraw: Mapped[bool] = mapped_column(default=False)  # versions go that only missing rows could clean
     state: Mapped[str] = mapped_column(default="received")
     creator: Mapped[str]
     decider: Mapped[str | None]  # who approved or rejected

@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("callback_url", sa.String(), nullable=True),
         sa.Column("callback_key_id", sa.Uuid(), nullable=True),
         sa.Column("rows_id", sa.Uuid(), nullable=True),
+        sa.Column("withdraw", sa.Boolean(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("creator", sa.String(), nullable=False),
         sa.Column("decider", sa.String(), nullable=True),

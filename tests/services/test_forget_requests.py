@@ -20,7 +20,7 @@ from app.errors import (
     RequestStateConflict,
     ValidationFailed,
 )
-from app.schemas.forget import Extension, Hold
+from app.schemas.forget import Extension, Hold, Retry
 from app.services import jobs
 from app.services.callers import audit
 from app.services.callers.idempotency import Replay
@@ -332,7 +332,7 @@ def test_a_failed_job_fails_its_requests_until_they_are_retried(service, caller,
     with pytest.raises(JobNotRetryable):
         job_wishes.retry(service, caller, claimed.id)
 
-    again = decisions.retry(service, caller, asked.id, None, None)
+    again = decisions.retry(service, caller, asked.id, Retry(), None)
     assert again.state == "locating"
     assert job(service, models_of(again)[0].job).retry_of == claimed.id
     claimed, taken = claim(service, model)

@@ -43,8 +43,12 @@ def accept(
 ) -> tuple[Dataset, bool]:
     """The dataset of an upload, and whether it is new; the bytes of a live one give that one.
 
-    With a model it counts as sent for that one, whose update policy decides in the same transaction.
+    With a model it counts as sent for that one, whose update policy decides in the same transaction. Raises
+    `ValidationFailed` for rows sent again to be forgotten that are to be learned too.
     """
+    if options.for_forget and (model_id is not None or options.reconsent):
+        what = "model" if model_id is not None else "reconsent"
+        raise ValidationFailed("rows that are sent again to be forgotten are not learned", pointer=what)
     marks = duplicates.marks(service, caller.tenant_id, spooled.sha256, format, options)
     if found := duplicates.find(service, caller.tenant_id, marks):
         return _repeat(service, caller, found, once, model_id), False
@@ -78,7 +82,7 @@ class Arrival:
     def __post_init__(self) -> None:
         tenant = self.caller.tenant_id
         with self.service.db.read() as session:
-            erased = staging.erased(session, tenant)
+            erased = {} if self.options.for_forget else staging.erased(session, tenant)
         digest = digester(self.service, tenant)
         self.cleaner = Cleaner(self.options, self.service.settings.limits, digest, erased)
 
@@ -208,6 +212,7 @@ class Arrival:
         row = Dataset(
             id=self.id, tenant_id=self.caller.tenant_id, format=self.format.value, kind="rows", arriving=True
         )
+        row.for_forget = self.options.for_forget
         self._fill(row)
         return row
 

@@ -41,9 +41,10 @@ def marks(
 ) -> Mapping[str, str]:
     """The digests of an upload for its dataset's key object: the bytes, their fingerprint, their meaning.
 
-    The same bytes under another label or split are another dataset.
+    The same bytes under another label or split, or to be forgotten, are another dataset.
     """
     meaning = f"meaning {format} label={options.label!r} split={options.split!r}"
+    meaning += " for_forget" if options.for_forget else ""
     return {
         "sha256": sha256,
         "upload": digest(service, tenant_id, f"upload {sha256}"),

@@ -128,17 +128,18 @@ def read(
     leave_out: Iterable[int] = (),
     near: Collection[int] | None = None,
     made: Sequence[Shard] | None = None,
+    though_deleted: bool = False,
 ) -> Iterator[Block]:
     """Rows of a dataset in the order of their positions, one shard at a time.
 
     `split` keeps one of the two; `leave_out` are positions that are not wanted. With `near` only shards
     that hold one of these positions are opened, each whole. With a feature map the features come from its
     shards, there are none of a map that the dataset was never put through; with `made` from those, which no
-    row names yet.
+    row names yet. Raises `Purged` for a deleted dataset; `though_deleted` reads what is there of it still.
     """
     with service.db.read() as session:
         dataset = session.get(Dataset, dataset_id)
-        if dataset is None or dataset.deleted_at is not None:
+        if dataset is None or (dataset.deleted_at is not None and not though_deleted):
             raise Purged("the dataset was deleted")
         names = byte_order(dataset.classes)
         shards = _of(session, dataset_id, None)

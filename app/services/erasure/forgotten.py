@@ -25,7 +25,7 @@ from app.services.forget import lacking, states
 from app.tables import Dataset, ForgetRequest
 
 UNNAMED_SECONDS = 60.0  # longer than any call takes between its bytes and their commit
-AT_ONCE = 100  # requests closed in one transaction
+AT_ONCE = 50  # requests closed in one transaction, which holds up other writers
 
 Tell = Callable[[float], None]
 
@@ -40,6 +40,7 @@ def purge(service: Service, tenant_id: UUID, tell: Tell) -> Sequence[UUID]:
         doomed = superseded.find(session, batch)
     if batch.entries:
         superseded.destroy(service, doomed, batch, _part(tell, 0.0, 0.4))
+        _forget_deleted(service, [one.version.id for some in doomed.values() for one in some])
         traces.destroy_checkpoints(service, batch.everywhere(), doomed, min(batch.entries))
         _destroy_rows(service, batch, _part(tell, 0.4, 0.8))
         orphans.remove_orphans(service, UNNAMED_SECONDS)
@@ -47,6 +48,13 @@ def purge(service: Service, tenant_id: UUID, tell: Tell) -> Sequence[UUID]:
         _leave_behind(service, [one.version.id for versions in doomed.values() for one in versions])
     traces.tidy(service)
     return batch.requests(batch.entries)
+
+
+def _forget_deleted(service: Service, versions: Sequence[UUID]) -> None:
+    """Remove who the rows of deleted datasets were about, where only these versions had used them."""
+    if versions:
+        for dataset_id in purges.left_behind(service, versions):
+            purges.remove_samples(service, dataset_id)
 
 
 def _destroy_rows(service: Service, batch: Batch, tell: Tell) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app import ids
 from app.db import clock, touch
 from app.service import Service
+from app.services.datasets import row_index
 from app.services.policies import offers
 from app.tables import (
     Centroid,
@@ -43,7 +44,12 @@ def files_of(version: Version) -> list[UUID]:
 
 
 def purge_dataset(service: Service, dataset_id: UUID, tell: Tell) -> int:
-    """Destroy the rows and keys of a deleted dataset, as sent and on every grid; returns how many shards."""
+    """Destroy the rows and keys of a deleted dataset, as sent and on every grid; returns how many shards.
+
+    Of a dataset that a version used fingerprints stay first: rows that are sent again to be forgotten must be
+    among them.
+    """
+    row_index.write(service, dataset_id, tell)
     service.vault.destroy(dataset_id)
     destroyed = destroy_shards(service, Shard.dataset_id == dataset_id, tell)
     with service.db.begin() as session:
@@ -72,7 +78,7 @@ def purge_model(service: Service, model_id: UUID, tell: Tell) -> int:
         offers.remove(session, model_id)
         session.execute(update(Decision).where(Decision.model_id == model_id).values(reason="", gates=[]))
         touch(session)
-    for dataset_id in _left_behind(service, [row.id for row in versions]):
+    for dataset_id in left_behind(service, [row.id for row in versions]):
         remove_samples(service, dataset_id)
     return len(versions)
 
@@ -119,7 +125,7 @@ def _is_used(session: Session, dataset_id: UUID) -> bool:
     return session.scalar(query.limit(1)) is not None
 
 
-def _left_behind(service: Service, versions: Sequence[UUID]) -> list[UUID]:
+def left_behind(service: Service, versions: Sequence[UUID]) -> list[UUID]:
     """Deleted datasets of these versions that no version uses any more."""
     with service.db.read() as session:
         used = exists().where(
@@ -130,7 +136,8 @@ def _left_behind(service: Service, versions: Sequence[UUID]) -> list[UUID]:
 
 
 def remove_samples(service: Service, dataset_id: UUID) -> None:
-    """Remove who the rows were about, some thousand positions a transaction."""
+    """Remove who the rows were about, some thousand positions a transaction, and their fingerprints."""
+    row_index.destroy(service, dataset_id)
     with service.db.read() as session:
         rows = session.get_one(Dataset, dataset_id).rows
     for first in range(0, rows, ROWS):

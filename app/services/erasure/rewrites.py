@@ -142,7 +142,7 @@ def _without(service: Service, old: Stored, gone: Positions) -> Rewritten | None
         return None
     removed = counts.of(arrays, metadata, out) if old.is_sent else counts.Removed()
     left = {name: array[~out] for name, array in arrays.items()}
-    if old.is_sent:
+    if "label" in left:
         left["label"], metadata = _relabelled(left["label"], metadata)
     file_id, key_id = ids.new(), ids.new()
     fresh = KeyObject(key=os.urandom(32), replaces=old.file_id, replaces_key=old.key_id)

@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from app.db import clock, touch
 from app.errors import ApprovalRequired, RequestStateConflict, ValidationFailed
-from app.schemas.forget import Extension, ForgetRead, Hold
+from app.schemas.forget import Extension, ForgetRead, Hold, Retry
 from app.service import Caller, Service
 from app.services.callers.idempotency import Once
+from app.services.datasets import sent_again
 from app.services.erasure import entries
-from app.services.forget import approve, due, reads, states, targets
+from app.services.forget import approve, due, lacking, reads, states, targets
 from app.services.forget.submit import ring
 from app.services.jobs.ends import cancel_row
 from app.services.jobs.rows import State
@@ -45,12 +46,11 @@ def reject(service: Service, caller: Caller, request_id: UUID, reason: str, once
         _expect(request, "awaiting-approval")
         if service.ledger.get(request.id, "approve") is not None:
             raise RequestStateConflict("the request was approved, which is about to show")
-        request.decider = caller.actor
-        _end(session, request, "rejected", reason, caller.actor)
-        for other in _joined(session, request):
-            other.decider = caller.actor
-            _end(session, other, "rejected", reason, caller.actor)
-        return []
+        ended = [request, *_joined(session, request)]
+        for one in ended:
+            one.decider = caller.actor
+            _end(session, one, "rejected", reason, caller.actor)
+        return _rows_away(session, ended)
 
     return _decide(service, caller, request_id, once, act)
 
@@ -72,7 +72,7 @@ def cancel(
             take_back(service, session, request, caller.actor, reason)
         else:
             _end(session, request, "cancelled", reason, caller.actor)
-        return []
+        return _rows_away(session, [request])
 
     return _decide(service, caller, request_id, once, act)
 
@@ -135,17 +135,20 @@ def release(service: Service, caller: Caller, request_id: UUID, once: Once | Non
     return _decide(service, caller, request_id, once, act, status=202)
 
 
-def retry(
-    service: Service, caller: Caller, request_id: UUID, rows: UUID | None, once: Once | None
-) -> ForgetRead:
-    """Queue a new job for each model whose job failed."""
+def retry(service: Service, caller: Caller, request_id: UUID, body: Retry, once: Once | None) -> ForgetRead:
+    """Queue a new job for each model whose job failed. Rows sent again take the place of those sent before;
+    with `withdraw` versions that lack rows go without a replacement."""
 
     def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
         _expect(request, "failed")
-        if rows is not None:
-            targets.check_rows(session, caller.tenant_id, rows)
-            request.rows_id = rows
-        queued = []
+        queued: list[Job] = []
+        if body.rows is not None and body.rows != request.rows_id:
+            targets.check_rows(session, caller.tenant_id, body.rows)
+            before, request.rows_id = request.rows_id, body.rows
+            away = sent_again.release(session, before, caller.actor)
+            queued += [away] if away else []
+        request.withdraw = request.withdraw or body.withdraw
+        request.exceptions = lacking.without(request.exceptions)
         for item in _models(session, request.id):
             if item.state == "failed":
                 item.detail = {}
@@ -264,6 +267,12 @@ def _end(session: Session, request: ForgetRequest, state: str, reason: str | Non
     states.move(request, state, clock(session))
     states.tell(session, request, f"forget.{state}", actor)
     touch(session)
+
+
+def _rows_away(session: Session, ended: Sequence[ForgetRequest]) -> list[Job]:
+    """Have rows destroyed that were sent again for requests which ended."""
+    jobs = [sent_again.release(session, id) for id in {one.rows_id for one in ended}]
+    return [job for job in jobs if job is not None]
 
 
 def _joined(session: Session, request: ForgetRequest) -> list[ForgetRequest]:

@@ -105,13 +105,15 @@ def model_failed(session: Session, job: Job) -> None:
     """Say that a forget job failed for good: each request that it was for is `failed` until `retry`."""
     mine = select(ForgetItem).where(ForgetItem.kind == "model", ForgetItem.job_id == job.id)
     requests = lock(session, [row.request_id for row in session.scalars(mine)])
+    failed = set()
     for item in session.scalars(mine.execution_options(populate_existing=True)):
-        if item.state != "done":
+        if item.state not in ("done", "failed"):  # one that lacks rows has said so
             item.detail = {**item.detail, "failed_at": item.state, "cause": (job.error or {}).get("cause")}
             item.state = "failed"
+            failed.add(item.request_id)
     session.flush()
     for request in requests:
-        if request.state not in ENDED:
+        if request.id in failed and request.state not in ENDED:
             recompute(session, request)
             for one in (request, *_joined(session, request)):
                 tell(session, one, "forget.failed", SYSTEM)

@@ -80,6 +80,8 @@ def of(
     else:
         own = max(_rows(edges) - _rows(_edges(session, version.parent_id)), 0)
         way = Way("replay", "exact", "its head was fitted to the rows of its own update", count + own, 1)
+    if version.statistics_file_id is None and sum(map(len, used.values())) <= sum(lost.values()):
+        return way  # a centroid goes by itself, without its rows
     return _with_what_is_stored(session, version, way, edges, used, sent or {})
 
 
@@ -140,15 +142,12 @@ def _with_what_is_stored(
 ) -> Way:
     """The way, or what is left to do where rows that it reads were in datasets that are deleted."""
     train = {edge.dataset_id: edge.rows for edge in edges if edge.role == "train"}
-    deleted = set(
-        session.scalars(select(Dataset.id).where(Dataset.id.in_(list(train)), Dataset.deleted_at.is_not(None)))
-    )
+    away = select(Dataset.id).where(Dataset.id.in_(list(train)), Dataset.deleted_at.is_not(None))
+    deleted = set(session.scalars(away))
     rest_is_stored = all(len(used.get(id, ())) >= train[id] for id in deleted)
     if way.kind == "retrain":
         return way if rest_is_stored else dropped(used)
-    missing = {
-        id: rows for id in deleted & used.keys() if (rows := used[id] - frozenset(sent.get(id, ())))
-    }
+    missing = {id: rows for id in deleted & used.keys() if (rows := used[id] - frozenset(sent.get(id, ())))}
     if not missing:
         return way
     if rest_is_stored:

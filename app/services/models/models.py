@@ -204,6 +204,10 @@ def fitting(session: Session, model: Model, dataset_id: UUID, pointer: str) -> D
         raise NotFound(f"there is no dataset {name}", pointer=pointer)
     if row.deleted_at is not None:
         raise Purged(f"dataset {name} was deleted at {row.deleted_at:%Y-%m-%dT%H:%M:%SZ}", pointer=pointer)
+    if row.for_forget:
+        raise ValidationFailed(
+            f"dataset {name} was sent to be forgotten (for_forget): no model may read it", pointer=pointer
+        )
     spec = InputSpec(**model.input)
     if tuple(row.shape) != spec.shape or row.dtype != spec.dtype:
         raise DimensionMismatch(
