@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import tempfile
 from base64 import b64encode
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from app.services import jobs
 from app.services.callers.access import digest, tenant_key
 from app.services.datasets import shards
 from app.services.jobs import Signal
-from app.tables import Job, Shard, Version
+from app.tables import Certificate, ForgetItem, Job, Shard, Version
 from app.vault import KeyObject
 from tests import searching
 from tests.api.conftest import both_stacks
@@ -38,6 +39,7 @@ from workers import runner
 WIDTH = 12
 GRID = ExponentGrid(exponent=-10)
 ANNA, BERT = "Änna Canary <anna.canary@example.org>", "bert-canary/4711"
+LONG = r"\d\.\d{9,}(?:e-\d+)?"
 CLEAN = ("lda", "naive_bayes", "teen", "ncm")  # heads on top, each from rows of nobody
 
 
@@ -222,6 +224,7 @@ class Stored:
     values: dict[Any, bytes]
     keys: dict[Any, KeyObject]
     tensors: dict[bytes, str]  # bytes of each -> what it is
+    measured: frozenset[str]  # numbers said of versions in use that no other version is likely to share
 
     @classmethod
     def take(cls, service: Service) -> Stored:
@@ -233,7 +236,8 @@ class Stored:
                 tensors[tensor.tobytes()] = f"{place} {name}"
         for place, raw in searching.opened_values(values, keys):
             tensors[raw] = place
-        return cls(files, values, keys, {raw: name for raw, name in tensors.items() if len(raw) >= 64})
+        tensors = {raw: name for raw, name in tensors.items() if len(raw) >= 64}
+        return cls(files, values, keys, tensors, measured(service))
 
     @property
     def digests(self) -> set[str]:
@@ -247,11 +251,28 @@ def _tensors(raw: bytes) -> Iterator[tuple[str, NDArray[Any]]]:
         return
 
 
+def measured(service: Service) -> frozenset[str]:
+    """The long numbers in metrics and reports of versions in use: each is made of all rows together."""
+    with service.db.read() as session:
+        rows = session.scalars(select(Version).filter_by(state="ready")).all()
+        text = json.dumps([[row.metrics, row.report] for row in rows])
+    return frozenset(re.findall(LONG, text))
+
+
+def long_numbers(service: Service) -> list[str]:
+    """Numbers in certificates and items of requests that have as many digits as one made of rows."""
+    with service.db.read() as session:
+        texts = [*session.scalars(select(Certificate.body))]
+        texts += [json.dumps(detail) for detail in session.scalars(select(ForgetItem.detail))]
+    return [number for text in texts for number in re.findall(LONG, text)]
+
+
 def tells(world: World, before: Stored, after: Stored) -> dict[str, bytes]:
     """What would tell a forgotten row from another: every digest and tensor that was made with it, digests
     blinded with any nonce that exists, fingerprints of what was sent under the key that exists."""
     gone = before.digests - after.digests
     found = {f"tensor {name}": raw for raw, name in before.tensors.items() if raw not in after.tensors}
+    found |= {f"number {at}": at.encode() for at in before.measured - after.measured}
     for at in gone:
         found[f"digest {at}"], found[f"digest {at} raw"] = at.encode(), bytes.fromhex(at)
         for id, key in after.keys.items():
@@ -378,9 +399,10 @@ def test_nothing_that_is_left_anywhere_holds_or_tells_whom_it_forgot(
         control(service, person, said, search(said, None), before)
 
         forget(world, person)
+        assert long_numbers(service) == []
         after = Stored.take(service)
         telling = tells(world, before, after)
-        assert {"tensor", "digest", "body"} == {name.partition(" ")[0] for name in telling}
+        assert {"tensor", "digest", "body", "number"} == {name.partition(" ")[0] for name in telling}
         assert search(said | telling) == {}
         keys = {id: key for id, key in after.keys.items() if id not in before.keys}
         keys |= after.keys

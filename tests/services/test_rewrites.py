@@ -249,6 +249,7 @@ class Killed(BaseException):
     """A process that ends where it stands."""
 
 
+@pytest.mark.parametrize("stack", ["embedded"], indirect=True)
 @pytest.mark.parametrize("step", ["seal", "write_key", "destroy"])
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_a_purge_that_is_killed_anywhere_is_finished_by_the_next(service, tenant, monkeypatch, step, call):
