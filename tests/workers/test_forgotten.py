@@ -12,7 +12,7 @@ from app.db import clock
 from app.errors import ArtifactCorrupt, Purged
 from app.services import jobs
 from app.services.callers.idempotency import Once
-from app.services.datasets import features, shards
+from app.services.datasets import datasets, features, shards
 from app.services.erasure import forgotten, superseded
 from app.services.jobs import Signal
 from app.services.models import retention, snapshots
@@ -25,6 +25,7 @@ from app.tables import (
     Job,
     JobEvent,
     Model,
+    SampleSubject,
     Shard,
     Version,
     VersionClass,
@@ -32,6 +33,7 @@ from app.tables import (
 from app.vault import new_key
 from tests.services.erasing import a_request
 from tests.services.learning import a_dataset, a_model, an_update, learn, rows, run_next, submit, updates
+from tests.services.sent import send
 from tests.services.versions import add_version
 from workers import runner
 from workers.checkpoints import JobCheckpoint
@@ -229,6 +231,20 @@ def test_a_network_that_a_usable_version_reads_stays_alone_and_goes_once_nobody_
     assert not shards.has_map(service, data.id, first.feature_map_id)
 
 
+def test_a_network_that_is_lost_holds_nothing_up(service, tenant, caller):
+    model = a_model(service, caller, network=MLP)
+    data = a_dataset(service, tenant.id, rows(ant=6, bee=6), split=[0] * 11 + [1])
+    first = learn(service, caller, model, [data], "supervised", {"epochs": 1, "batch_size": 8})
+    loaded = snapshots.load(service, first.id).snapshot
+    row = again(service, Model, model.id)
+    add_version(service, row, loaded, feature_map_id=first.feature_map_id, ledger_sequence=1)
+    retire(service, first)
+    service.vault.keys.delete(first.key_id)
+    request = a_request(service, tenant.id, {data: [11]})
+    purge(service, tenant.id)
+    assert (now(service, first).state, now(service, request).state) == ("purged", "completed")
+
+
 def test_features_on_a_network_that_knew_the_row_are_destroyed_for_every_dataset(service, tenant, caller):
     model = a_model(service, caller, network=MLP)
     data = [a_dataset(service, tenant.id, rows(ant=6, bee=6)), a_dataset(service, tenant.id, rows(cat=6))]
@@ -378,3 +394,20 @@ def test_what_a_killed_writer_left_goes_too_unless_it_may_still_be_written(servi
     purge(service, tenant.id)
     assert not names_of_files(service) & left[0]
     assert left[1] <= names_of_files(service)
+
+
+def test_a_deleted_dataset_that_only_they_had_used_no_longer_says_who_was_in_it(service, tenant, caller):
+    model = a_model(service, caller)
+    x = np.eye(4, dtype=np.float32)
+    sent = {"x": x, "label": np.array(["ant", "ant", "bee", "bee"]), "subject": np.array(list("abcd"))}
+    data = send(service, caller, **sent)
+    version = learn(service, caller, model, [data])
+    datasets.remove(service, caller, data.id)
+    run_next(service)
+    with service.db.read() as session:
+        assert len(session.scalars(select(SampleSubject)).all()) == 4
+    retire(service, version)
+    a_request(service, tenant.id, {data: [0]})
+    purge(service, tenant.id)
+    with service.db.read() as session:
+        assert session.scalars(select(SampleSubject)).all() == []
