@@ -6,8 +6,8 @@ Zhuang et al., "ACIL: Analytic Class-Incremental Learning with Absolute Memoriza
 (2024): after any sequence of updates, known and new classes mixed, the head is the ridge solution on all
 rows. Both run a recursion on the inverse; here the exact sums that determine the solution are kept and it is
 solved once per version, rounded correctly, so the bytes are those of joint training. The expansion and the
-ridge are settings of the model. `balanced` weighs the classes alike (Fang et al., "AIR: Analytic Imbalance
-Rectifier", 2024), through the pooled scatter.
+ridge are settings of the model. `weights: classes` weighs the classes alike (Fang et al., "AIR: Analytic
+Imbalance Rectifier", 2024), through the pooled scatter.
 
 Cost: rows x width^2 for the sums, width^3 / 3 for the solve. Keeps 4 width^2 bytes, whatever came before.
 """
