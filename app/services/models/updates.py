@@ -53,7 +53,8 @@ def submit(
     with service.db.begin() as session:
         if once:
             once.begin(session)
-        model = models.get(session, caller.tenant_id, model_id)
+        held = body.base is not None  # until its job is there to spare it, a base could be retired
+        model = models.get(session, caller.tenant_id, model_id, lock=held)
         request = request_of(body, may_promote=caller.may("promote"))
         ground = survey(session, model, request)
         something_queued = jobs.waiting_on(session, model.id)
