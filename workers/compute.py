@@ -74,7 +74,7 @@ class Compute:
         )
 
     def reap(self) -> None:
-        """Let the system forget an idle process that has ended; the next job gets another. From any thread."""
+        """Let the system forget an idle process that has ended; the next job gets another. On any thread."""
         process = self._process
         if process and process.returncode is None and process.poll() is not None:
             log.warning("the idle process ended", extra={"pid": process.pid, "status": process.returncode})
