@@ -209,3 +209,7 @@ class Method(Generic[P]):
     remakes_head: bool = False  # without new rows, from the centroids of the parent
     statistics: bool = False  # reads and keeps the statistics; rows are added to those of the parent
     may_use: frozenset[Split] = frozenset()  # what it takes besides `needs` where there is some
+
+    def selects(self, params: Mapping[str, Any]) -> bool:
+        """Whether it is to choose parameters on rows of an evaluation data set: role `select`."""
+        return Split.SELECT in self.may_use and bool(params.get("choose"))

@@ -108,7 +108,7 @@ def create(service: Service, caller: Caller, body: ModelCreate, once: Once | Non
         except IntegrityError:  # a parallel call was first
             raise NameConflict(f"a model {body.name!r} exists", pointer="/name") from None
         if body.update_policy:
-            policy_settings.put(session, caller, row, body.update_policy)
+            policy_settings.put(session, caller, row, body.update_policy, service.settings.jobs.memory_bytes)
             policy_settings.check_model(session, row)
         _record(session, caller, "model.created", row)
         touch(session)
@@ -142,7 +142,7 @@ def change(service: Service, caller: Caller, model_id: UUID, body: ModelChange, 
         if "keep_versions" in given:
             row.keep_versions = body.keep_versions
         if "update_policy" in given:
-            policy_settings.put(session, caller, row, body.update_policy)
+            policy_settings.put(session, caller, row, body.update_policy, service.settings.jobs.memory_bytes)
         policy_settings.check_model(session, row)
         row.revision += 1
         _record(session, caller, "model.changed", row)

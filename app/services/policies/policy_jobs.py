@@ -206,7 +206,7 @@ def _new_job(
 ) -> Job:
     request: Mapping[str, Any] = _with(shape, [one.id.hex for one in chosen])
     ground = updates.survey(session, model, dict(request))
-    selects = updates.selects(methods.BY_NAME[request["method"]["name"]], dict(request))
+    selects = methods.BY_NAME[request["method"]["name"]].selects(request["method"]["params"])
     job = jobs.new_job(
         session,
         tenant_id=model.tenant_id,
