@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, exists, func, or_, select, update
@@ -15,6 +15,7 @@ from app.services.jobs.rows import DONE
 from app.tables import Dataset, Job, Model, Offer, RestrictedRow
 
 WAITING, STARTED, LEARNED, REFUSED = "waiting", "started", "learned", "refused"
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)  # after jobs that failed on a dataset
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Waiting:
     offer: Offer
     dataset: Dataset
     rows: int
+    due: datetime  # it is not tried again before
 
     @property
     def id(self) -> UUID:
@@ -46,21 +48,28 @@ def waiting(session: Session, model: Model) -> list[Waiting]:
     """What waits for the model, the oldest first. Rows that a forget request has named do not count; which
     split they are of only the shards say, so eval rows are taken to be named first: that keeps none back."""
     rows = session.execute(
-        select(Offer, Dataset)
+        select(Offer, Dataset, Job.finished_at)
         .join(Dataset, Dataset.id == Offer.dataset_id)
+        .outerjoin(Job, Job.id == Offer.job_id)
         .where(Offer.model_id == model.id, Offer.state == WAITING)
         .order_by(Offer.offered_at, Offer.dataset_id)
         .execution_options(populate_existing=True)
     ).all()
-    restricted = _restricted(session, [dataset.id for _, dataset in rows])
+    restricted = _restricted(session, [dataset.id for _, dataset, _ in rows])
     return [
         Waiting(
             offer,
             dataset,
             dataset.train_rows - max(0, restricted.get(dataset.id, 0) - dataset.eval_rows),
+            (failed_at or offer.offered_at) + pause(offer.tries),
         )
-        for offer, dataset in rows
+        for offer, dataset, failed_at in rows
     ]
+
+
+def pause(tries: int) -> timedelta:
+    """How long a dataset rests after that many jobs have failed on it."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 4 ** (min(tries, 9) - 1)) if tries else timedelta()
 
 
 def start(offers: Iterable[Offer], job_id: UUID) -> None:

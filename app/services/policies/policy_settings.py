@@ -54,8 +54,8 @@ def check_model(session: Session, model: Model) -> None:
         method = methods.BY_NAME[policy.method.name]
         if method.selects(policy.method.params.model_dump()):
             raise ValidationFailed(
-                f"the update policy has {method.name} choose its parameters on an evaluation dataset, and there "
-                "is none",
+                f"the update policy has {method.name} choose its parameters on an evaluation dataset, and "
+                "there is none",
                 pointer="/evaluation",
             )
     if policy is not None and policy.promote != "never":
