@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.methods.parts import double_double as dd
-from app.methods.parts.refined_solve import System, rounded, solve
+from app.methods.parts.refined_solve import System, rounded_weights, solve, until_decided
 from app.methods.parts.rounding import Undecided, round_to_float32
 
 
@@ -83,7 +83,7 @@ def test_is_the_rational_solution_rounded_once(seed, width, classes, rows, k):
     z = rng.integers(-8192, 8193, (rows, width)).astype(float)
     system = ridge_system(z, rng.integers(0, classes, rows), classes, k)
 
-    found = rounded(system).weights
+    found = until_decided(system, rounded_weights)
     expected = rational(system)
 
     for c in range(classes):
@@ -116,7 +116,7 @@ def test_refuses_a_ridge_too_small_to_decide():
     z = np.random.default_rng(0).integers(-8192, 8193, (40, 12)).astype(float)
     z[:, 1] = z[:, 0]
     with pytest.raises(Undecided, match="ridge"):
-        rounded(ridge_system(z, np.arange(40) % 3, 3, k=-140))
+        until_decided(ridge_system(z, np.arange(40) % 3, 3, k=-140), rounded_weights)
 
 
 def test_leaves_an_entry_on_a_rounding_boundary_undecided():
@@ -150,7 +150,7 @@ def test_rounds_by_the_low_part_what_the_high_part_leaves_halfway(lo):
 def test_a_column_without_a_right_side_is_zero():
     z = np.random.default_rng(1).integers(-100, 100, (30, 5)).astype(float)
     system = ridge_system(z, np.zeros(30, dtype=int), 2, k=-4)
-    assert not rounded(system).weights.any()
+    assert not until_decided(system, rounded_weights).any()
 
 
 def test_needs_three_slices_of_a_large_gram():
@@ -158,7 +158,7 @@ def test_needs_three_slices_of_a_large_gram():
     z = rng.integers(-(2**24), 2**24, (200, 6)).astype(float)  # Gram entries near 2**53
     system = ridge_system(z / 2, np.arange(200) % 3, 3, k=-4)
     expected = rational(system)
-    found = rounded(system).weights
+    found = until_decided(system, rounded_weights)
     assert all(found[i, c] == nearest(expected[i][c]) for i in range(6) for c in range(3))
 
 
@@ -166,14 +166,15 @@ DIGEST = """
 import hashlib, sys
 import numpy as np
 import torch
-from app.methods.parts.refined_solve import rounded
+from app.methods.parts.refined_solve import rounded_weights, until_decided
 from tests.methods.test_refined_solve import ridge_system
 torch.set_num_threads(int(sys.argv[1]))
 rng = np.random.default_rng(3)
 z = np.rint(rng.standard_normal((600, 24)) @ rng.standard_normal((24, 200)) * 900)
 y = rng.integers(0, 10, 600)
 order = np.random.default_rng(int(sys.argv[2])).permutation(600)
-found = rounded(ridge_system(z[order], y[order], 10, int(sys.argv[3]))).weights
+system = ridge_system(z[order], y[order], 10, int(sys.argv[3]))
+found = until_decided(system, rounded_weights)
 print(hashlib.sha256(found.tobytes()).hexdigest())
 """
 
