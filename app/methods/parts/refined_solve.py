@@ -45,6 +45,8 @@ ROUNDS = 8  # far more than an ordinary ridge needs; a round that does not halve
 LOW_RANK_BITS = 104
 MOST_SLICES = 6  # more than the 106 bits of a double-double
 BLOCK = 256  # rows of a residual at a time: what is computed of them stays in the cache
+ACCURATE = 2.0**-60  # relative bound of a column beyond which the ridge is not to blame
+TOO_SMALL = "the ridge is too small for this system: use a model with a larger one"
 T = TypeVar("T")
 
 
@@ -78,11 +80,14 @@ def until_decided(system: System, rounding: Callable[[Solution], T | None]) -> T
 
     Raises `Undecided`.
     """
+    found: Solution | None = None
     for found in solve(system):
         rounded = rounding(found)
         if rounded is not None:
             return rounded
-    raise Undecided("the ridge is too small for this system: use a model with a larger one")
+    if found is None or (found.error > ACCURATE * norms(found.weights.hi)).any():
+        raise Undecided(TOO_SMALL)
+    raise Undecided("a value lies on a rounding boundary, halfway between two float32, or too near one")
 
 
 def rounded_weights(found: Solution, scale: float = 1.0) -> NDArray[np.float32] | None:
@@ -188,7 +193,7 @@ class _Factor:
             # The transpose of a symmetric C array is the Fortran array LAPACK wants: no copy is made.
             self.factor, _ = cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)
         except LinAlgError:
-            raise Undecided("the ridge is too small for this system: use a model with a larger one") from None
+            raise Undecided(TOO_SMALL) from None
         self.loss = _loss(system, size + 2 * float(self.factor.diagonal().max(initial=0.0)))
 
     def solve(self, right: Array) -> Array:
@@ -232,4 +237,5 @@ def _loss(system: System, size: float) -> float:
     width, rank = system.columns.shape
     terms = abs(float(system.a.hi)) * frobenius(system.gram) + float(system.ridge.hi)
     terms += sum(_sizes(system)) * frobenius(system.columns) ** 2
-    return ((2 * rank + 16) * terms + (width + 16) * size) * UNIT * SAFETY
+    loss: float = ((2 * rank + 16) * terms + (width + 16) * size) * UNIT * SAFETY
+    return loss
