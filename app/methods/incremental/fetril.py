@@ -138,7 +138,8 @@ def classes_of(
     names = by_key(centroids)
     ordered = tuple(centroids[name] for name in names)
     own = np.stack([found[name].mean() for name in new])
-    index = np.array([names.index(name) for name in new])
+    place = {name: i for i, name in enumerate(names)}
+    index = np.array([place[name] for name in new])
     past = np.array([i for i, name in enumerate(names) if name not in found], np.int64)
     donors = choose([ordered[i] for i in past], [ordered[i] for i in index], rule)
     return Classes(names, index, past, ordered, own, donors)

@@ -128,7 +128,8 @@ class Statistics:
 
     def keep(self, classes: Sequence[str]) -> Statistics:
         """Only these rows of the class tables; the Gram is left as it is."""
-        index = np.array([self.classes.index(key) for key in classes], np.int64)
+        place = {key: i for i, key in enumerate(self.classes)}
+        index = np.array([place[key] for key in classes], np.int64)
         return replace(
             self,
             classes=tuple(classes),
