@@ -102,7 +102,7 @@ def test_its_bound_covers_the_true_error(seed, k):
     system = ridge_system(z, rng.integers(0, 3, 20), 3, k)
     expected = rational(system)
 
-    first = next(solve(system, slices=1))
+    first = next(solve(system, digits=1))
 
     for c in range(3):
         error = sum(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, log2
 from typing import TypeVar
 
 import numpy as np
@@ -32,18 +32,20 @@ from app.methods.parts.slicing import (
     PRODUCT_ERROR,
     SAFETY,
     Digits,
+    digit_gain,
     frobenius,
     matmul,
     norms,
     product,
-    slice_bits,
+    reach_of,
     slice_columns,
     squares,
 )
 
 ROUNDS = 8  # far more than an ordinary ridge needs; a round that does not halve the bound is the last
 LOW_RANK_BITS = 104
-MOST_SLICES = 6  # more than the 106 bits of a double-double
+MOST_DIGITS = 6  # more than the 106 bits of a double-double
+LIKELY = 0.5  # entries that may be expected to stay undecided after the first round
 BLOCK = 256  # rows of a residual at a time: what is computed of them stays in the cache
 ACCURATE = 2.0**-60  # relative bound of a column beyond which the ridge is not to blame
 TOO_SMALL = "the ridge is too small for this system: use a model with a larger one"
@@ -95,30 +97,42 @@ def rounded_weights(found: Solution, scale: float = 1.0) -> NDArray[np.float32] 
     return round_to_float32(found.weights.scaled(scale), found.error * scale)
 
 
-def solve(system: System, slices: int = 2) -> Iterator[Solution]:
+def solve(system: System, digits: int | None = None) -> Iterator[Solution]:
     """Ever better solutions; each costs a residual and a triangular solve. Raises `Undecided`.
 
-    A round cuts x to few bits (`base`; what is cut off, the correction finds again), takes the residual of
+    A round cuts x to few digits (`base`; what is cut off, the correction finds again), takes the residual of
     that and adds a float64 correction. `R - A (base + step)` is `left` and what rounded on the way to it.
+    The first has `digits`, or as many as are likely to do; every other has two more.
     """
-    bits = slice_bits(max(system.columns.shape))
     residual = _Residual(system)
     factor = _Factor(system)
+    first = digits or _digits_at_first(system, residual.reach, factor.loss)
     x, before = dd.exact(factor.solve(system.right.hi)), np.inf
     for rounds in range(1, ROUNDS + 1):
-        digits, _ = slice_columns(x, bits, min(slices * rounds, MOST_SLICES))
-        base = digits.value()
-        rest, bound = residual(base, digits)
+        cut, _ = slice_columns(x, residual.reach, min(first + 2 * (rounds - 1), MOST_DIGITS))
+        base = cut.value()
+        rest, bound = residual(base, cut)
         step = factor.solve(rest.hi)
         left, loss = factor.remainder(rest.hi, step)
         x = dd.add_float(base, step)
         error = norms(left) + norms(rest.lo) + bound + loss + system.right_error
         # Adding the step, and putting `base` together from its digits, rounds by entry.
-        error = error / system.ridge.hi + (digits.count + 1) * dd.SUM * norms(x.hi)
+        error = error / system.ridge.hi + (len(cut.units) + 1) * dd.SUM * norms(x.hi)
         yield Solution(x, error * SAFETY, rounds)
         if float(error.max(initial=0.0)) > before / 2:
             return
         before = float(error.max(initial=0.0))
+
+
+def _digits_at_first(system: System, reach: float, loss: float) -> int:
+    """So many that a bound like `loss` of the correction leaves hardly an entry undecided.
+
+    An entry is some `1 / sqrt(width)` of its column and beside a boundary within a bound with a chance of
+    some 2**28 times the bound over it. This only decides what is tried first.
+    """
+    width, classes = system.right.hi.shape
+    gain, undecided = digit_gain(width, reach), 2.0**28 * width**1.5 * classes * loss / float(system.ridge.hi)
+    return min(max(1, ceil(log2(undecided / LIKELY) / log2(gain))), MOST_DIGITS)
 
 
 class _Residual:
@@ -128,6 +142,8 @@ class _Residual:
         self.system = system
         self.frobenius = frobenius(system.columns)
         self.largest, self.pull = _sizes(system)
+        self.reach = max(reach_of(system.gram), reach_of(system.columns.T))
+        self.outer_reach = reach_of(system.columns)
 
     def __call__(self, x: DD, digits: Digits) -> tuple[DD, Array]:
         """Every term's own relative error, and `dd.SUM` of a partial sum for each of the three additions.
@@ -154,8 +170,9 @@ class _Residual:
                 size += squares(low_rank.hi)
             rest.hi[rows], rest.lo[rows] = dd.add(system.right.rows(rows), -total)
         # `x` may differ from its digits by the rounding of `value`.
-        relative = (4 + digits.count) * dd.SUM + 2 * dd.PRODUCT + system.relative_error
-        bound = PRODUCT_ERROR * (abs(float(system.a.hi)) * np.sqrt(gram_error) + np.sqrt(outer_error))
+        relative = (4 + len(digits.units)) * dd.SUM + 2 * dd.PRODUCT + system.relative_error
+        bound = abs(float(system.a.hi)) * PRODUCT_ERROR * np.sqrt(gram_error)
+        bound = bound + PRODUCT_ERROR * np.sqrt(outer_error)
         return rest, bound + lost + relative * np.sqrt(4 * size)
 
     def _low_rank(self, digits: Digits) -> tuple[Digits | None, Array]:
@@ -167,15 +184,15 @@ class _Residual:
         """
         system, rank = self.system, self.system.columns.shape[1]
         if not rank:
-            return None, np.zeros(len(digits.exponent))
+            return None, np.zeros(digits.units.shape[1])
         inner, error = product(system.columns.T, digits)
         scaled = dd.multiply(dd.upright(system.b), inner)
         if system.h.hi.any():
             along = dd.divide(dd.total(dd.multiply(dd.upright(system.h), inner)), dd.wide(system.over))
             shared = dd.multiply(dd.upright(system.h), along)  # along is (1, classes)
             scaled = dd.add(scaled, -shared)
-        bits = slice_bits(rank)
-        pieces, rest = slice_columns(scaled, bits, ceil(LOW_RANK_BITS / bits))
+        count = ceil(LOW_RANK_BITS / log2(digit_gain(rank, self.outer_reach)))
+        pieces, rest = slice_columns(scaled, self.outer_reach, count)
         mass = self.largest + self.pull
         relative = 8 * dd.PRODUCT + (rank + 1) * dd.SUM + 4 * system.relative_error
         lost = mass * (PRODUCT_ERROR * np.sqrt(error) + relative * norms(inner.hi)) + norms(rest.hi)

@@ -31,7 +31,7 @@ from app.methods.parts.slicing import (
     Digits,
     norms,
     product,
-    slice_bits,
+    reach_of,
     slice_columns,
     squares,
 )
@@ -146,11 +146,12 @@ def _residual_of(problem: Problem, found: Solution, ridge: float) -> tuple[float
 def _freedom(problem: Problem, ridge: float) -> Interval:
     width = len(problem.gram)
     inverse = _inverse(problem, ridge)
+    reach = max(reach_of(problem.gram), reach_of(problem.total[None]))
     terms = [float(problem.rows - 1 - width)]
     along = of_inverse = of_rest = unsure = 0.0
     for start in range(0, width, BLOCK):
         columns = dd.exact(inverse[:, start : start + BLOCK])
-        digits, beyond = slice_columns(columns, slice_bits(width), DIGITS)
+        digits, beyond = slice_columns(columns, reach, DIGITS)
         x = columns.hi - beyond.hi  # exact: what the digits say
         terms += (ridge * x[start : start + BLOCK].diagonal()).tolist()
         of_inverse += float(squares(x).sum())
