@@ -14,6 +14,7 @@ Cost: rows x width^2 for the sums, width^3 / 3 for the solve. Keeps 4 width^2 by
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -22,7 +23,7 @@ from app.methods.base import Context, Data, Kind, Method, Outcome, Params, Reads
 from app.methods.parts.closed_form import LinearHead
 from app.methods.parts.crossvalidation import choose_k
 from app.methods.parts.grid import step_bits
-from app.methods.parts.learning import learned, need_memory, outcome, solved_head
+from app.methods.parts.learning import SOLVE, learned, need_memory, outcome, solved_head
 from app.methods.parts.model_settings import Ridge
 from app.methods.parts.ridge import balanced_ridge, ridge
 from app.methods.parts.statistics import Statistics
@@ -39,15 +40,13 @@ class AnalyticParams(Params):
 def run(before: Snapshot, data: Data, params: AnalyticParams, ctx: Context) -> Outcome:
     """Add the rows to the statistics and solve; without rows, solve what is known."""
     rows = data[Split.NEW]
-    need_memory(before, ctx, gcv=before.ridge == "gcv")
+    balanced = params.weights == "classes"
+    need_memory(before, rows, METHOD.memory if balanced else replace(METHOD.memory, pairs=0), ctx)
     found = learned(before, rows, ctx)
     if not found.statistics.rows:
         raise Unfit("the data has no rows to learn from", "/datasets")
-    head, k = solved_head(
-        lambda: head_of(
-            found.statistics, before.ridge, step_bits(before.grid), balanced=params.weights == "classes"
-        )
-    )
+    bits = step_bits(before.grid)
+    head, k = solved_head(lambda: head_of(found.statistics, before.ridge, bits, balanced=balanced))
     return outcome(before, found, head, len(rows.labels), ctx, k=k)
 
 
@@ -75,4 +74,5 @@ METHOD = Method(
     source="Zhuang et al., G-ACIL: Analytic Learning for Exemplar-Free Generalized Class Incremental "
     "Learning (2024)",
     statistics=True,
+    memory=SOLVE,
 )

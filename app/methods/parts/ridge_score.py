@@ -36,7 +36,7 @@ from app.methods.parts.slicing import (
     squares,
 )
 
-BLOCK = 512  # rows and columns of the rest at once
+BLOCK = 128  # rows and columns of the rest at once
 DIGITS = 3  # of the inverse: more than the 53 bits of its entries
 ENOUGH = 2.0**-50  # a bound so much below the residual is not made smaller
 

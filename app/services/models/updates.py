@@ -220,7 +220,7 @@ def _check_knowledge(
     if base is not None:
         coverage.check_rows_known(session, base)
     if method.statistics:
-        heads.check_memory(heads.width(model), model.ridge == "gcv", memory, pointer="/method/name")
+        heads.check_memory(method.memory, heads.width(model), memory, pointer="/method/name")
         if base is not None:
             coverage.check(session, base)
 

@@ -129,7 +129,7 @@ def _check_method(model: Model, name: str, memory: int) -> None:
             pointer=f"{AT}/method/name",
         )
     if method.statistics:
-        heads.check_memory(heads.width(model), model.ridge == "gcv", memory, pointer=f"{AT}/method/name")
+        heads.check_memory(method.memory, heads.width(model), memory, pointer=f"{AT}/method/name")
 
 
 def _check_alias(session: Session, caller: Caller, model: Model, name: str) -> None:
