@@ -127,6 +127,23 @@ def test_leaves_an_entry_on_a_rounding_boundary_undecided():
     assert above[0, 0] == np.float32(1 + 2.0**-23)
 
 
+def test_says_that_a_value_is_too_large_for_float32():
+    with pytest.raises(Undecided, match="too large for float32"):
+        round_to_float32(dd.exact(np.array([[1e39], [1.0]])), np.array([1e-12]))
+    largest = round_to_float32(dd.exact(np.array([[float(np.finfo(np.float32).max)]])), np.array([1e20]))
+    assert largest is not None
+    assert np.isfinite(largest).all()
+
+
+def test_says_that_a_weight_lies_on_a_rounding_boundary():
+    none = dd.exact(np.zeros(0))
+    right = dd.exact(np.array([[1.0 + 2.0**-24]]))  # and 1 to divide it by
+    one = dd.exact(1.0)
+    system = System(np.zeros((1, 1)), one, np.zeros((1, 0)), none, none, one, one, right)
+    with pytest.raises(Undecided, match="rounding boundary"):
+        until_decided(system, rounded_weights)
+
+
 def test_publishes_zero_for_what_is_far_below_its_column():
     x = dd.exact(np.array([[0.75], [2.0**-61], [2.0**-59], [-(2.0**-61)]]))
     found = round_to_float32(x, np.array([2.0**-90]))

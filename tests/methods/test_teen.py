@@ -19,7 +19,7 @@ from app.methods.incremental.teen import METHOD, TeenParams
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts import calibration, calibration_choice
 from app.methods.parts.grid import quantise
-from app.methods.parts.scoring import scores
+from app.methods.parts.scoring import Scorer
 from app.methods.parts.slicing import slice_bits
 from tests.methods.conftest import rows_of
 
@@ -142,7 +142,7 @@ def test_finds_more_of_the_few_shot_classes_than_nearest_mean():
     for alpha in (0.0, 0.5):
         after = run(a_version(), few_rows(1), alpha=alpha).after
         assert after.head is not None
-        guess = np.array(after.classes)[scores(after.head, after.grid, x).argmax(axis=1)]
+        guess = np.array(after.classes)[Scorer(after.head, after.grid)(x).argmax(axis=1)]
         found[alpha] = (guess == np.array(labels)).mean()
 
     assert found[0.5] > found[0.0]
