@@ -10,8 +10,9 @@ column x is off by at most `|R - A x| / r`. That residual is computed in double-
 each exact (`slicing`), with a bound on what its additions lose. Numbers lie between 2**-500 and 2**500, so
 that nothing under- or overflows.
 
-Cost at width d with C columns: one Cholesky factorisation (d^3 / 3 multiply-adds), two triangular solves and
-six d x d x C products. Memory beside the system: 8 d^2 bytes of the factor, and blocks of rows.
+Cost at width d with C columns: one Cholesky factorisation (d^3 / 3 multiply-adds) and a triangular solve
+(d^2 C); each round another and three (one digit of W) or five (two) d x d x C products. Memory beside the
+system: 8 d^2 bytes of the factor, and blocks of rows.
 """
 
 from __future__ import annotations
