@@ -194,13 +194,13 @@ class Memory:
     """Bytes that a method takes at most, beside blocks of rows, by the features that its head reads."""
 
     square: int = 0  # per square of the width: matrices of features by features
-    strip: int = 0  # per feature: what is worked on in blocks
     table: int = 0  # per feature of a class
-    pairs: int = 0  # per pair of classes
+    per_feature: int = 0  # what is worked on in blocks
+    per_class: int = 0
 
     def bytes(self, width: int, classes: int = 0) -> int:
-        of_width = self.square * width**2 + self.strip * width
-        return of_width + self.table * width * classes + self.pairs * classes**2
+        large = self.square * width**2 + self.table * width * classes
+        return large + self.per_feature * width + self.per_class * classes
 
     def shortage(self, width: int, classes: int, available: int) -> str | None:
         """What to say where that is more than is `available`."""

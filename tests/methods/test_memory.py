@@ -19,7 +19,7 @@ from app.methods.parts.learning import SOLVE
 from app.methods.parts.model_settings import FixedRidge, TargetGrid
 
 CASES: dict[str, tuple[Method[Any], dict[str, Any], Memory]] = {
-    "analytic": (analytic.METHOD, {}, replace(SOLVE, pairs=0)),
+    "analytic": (analytic.METHOD, {}, SOLVE),
     "balanced": (analytic.METHOD, {"weights": "classes"}, SOLVE),
     "lda": (lda.METHOD, {}, SOLVE),
     "naive_bayes": (naive_bayes.METHOD, {}, naive_bayes.METHOD.memory),
@@ -119,8 +119,8 @@ def test_no_more_than_there_is_is_refused_before_any_work(case):
 
 
 def test_memory_is_counted_by_width_and_classes():
-    memory = Memory(square=3, strip=5, table=7, pairs=11)
+    memory = Memory(square=3, table=7, per_feature=5, per_class=11)
     assert memory.bytes(10) == 3 * 100 + 5 * 10
-    assert memory.bytes(10, 4) == 3 * 100 + 5 * 10 + 7 * 40 + 11 * 16
+    assert memory.bytes(10, 4) == 3 * 100 + 5 * 10 + 7 * 40 + 11 * 4
     assert memory.shortage(10, 0, 350) is None
     assert memory.shortage(10, 0, 349) is not None

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.methods.parts import double_double as dd
+from app.methods.parts import refined_solve
 from app.methods.parts.refined_solve import System, rounded_weights, solve, until_decided
 from app.methods.parts.rounding import Undecided, round_to_float32
 
@@ -174,3 +175,20 @@ def test_is_exact_with_a_gram_of_entries_near_2_to_the_53():
     expected = rational(system)
     found = until_decided(system, rounded_weights)
     assert all(found[i, c] == nearest(expected[i][c]) for i in range(6) for c in range(3))
+
+
+def test_takes_many_columns_some_at_a_time(monkeypatch):
+    rng = np.random.default_rng(4)
+    z = rng.integers(-8192, 8193, (40, 6)).astype(float)
+    system = ridge_system(z, np.arange(40) % 5, 5, k=-12)
+    expected = rational(system)
+    monkeypatch.setattr(refined_solve, "COLUMNS", 2)
+
+    first = next(solve(system, digits=1))
+    found = until_decided(system, rounded_weights)
+
+    for c in range(5):
+        off = [Fraction(first.weights.hi[i, c]) + Fraction(first.weights.lo[i, c]) for i in range(6)]
+        error = sum((off[i] - expected[i][c]) ** 2 for i in range(6))
+        assert 0 < float(error) ** 0.5 <= first.error[c]
+        assert [found[i, c] for i in range(6)] == [nearest(expected[i][c]) for i in range(6)]

@@ -14,7 +14,6 @@ Cost: rows x width^2 for the sums, width^3 / 3 for the solve. Keeps 4 width^2 by
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -40,12 +39,11 @@ class AnalyticParams(Params):
 def run(before: Snapshot, data: Data, params: AnalyticParams, ctx: Context) -> Outcome:
     """Add the rows to the statistics and solve; without rows, solve what is known."""
     rows = data[Split.NEW]
-    balanced = params.weights == "classes"
-    need_memory(before, rows, METHOD.memory if balanced else replace(METHOD.memory, pairs=0), ctx)
+    need_memory(before, rows, METHOD.memory, ctx)
     found = learned(before, rows, ctx)
     if not found.statistics.rows:
         raise Unfit("the data has no rows to learn from", "/datasets")
-    bits = step_bits(before.grid)
+    balanced, bits = params.weights == "classes", step_bits(before.grid)
     head, k = solved_head(lambda: head_of(found.statistics, before.ridge, bits, balanced=balanced))
     return outcome(before, found, head, len(rows.labels), ctx, k=k)
 

@@ -69,5 +69,5 @@ METHOD = Method(
     source="Zheng et al., Revisiting Discriminative vs. Generative Classifiers: Theory and Implications "
     "(ICML 2023)",
     statistics=True,
-    memory=Memory(square=20, strip=16 * 2**10, table=280),  # sums alone: nothing is solved
+    memory=Memory(square=20, table=280, per_feature=16 * 2**10),  # sums alone: nothing is solved
 )

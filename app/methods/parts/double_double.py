@@ -39,6 +39,9 @@ class DD(NamedTuple):
     def rows(self, chosen: slice) -> DD:
         return DD(self.hi[chosen], self.lo[chosen])
 
+    def columns(self, chosen: slice) -> DD:
+        return DD(self.hi[:, chosen], self.lo[:, chosen])
+
     def scaled(self, factor: float) -> DD:
         """Times a power of two: exact."""
         return DD(self.hi * factor, self.lo * factor)

@@ -22,7 +22,7 @@ from app.methods.parts.targets import OffGrid, on_grid
 
 # Of a head that is solved: the statistics packed three times (4 each: the parent's, the new rows', their
 # sum), the Gram, the factor. As much is taken where k is chosen by cross-validation.
-SOLVE = Memory(square=34, strip=24 * 2**10, table=400, pairs=160)
+SOLVE = Memory(square=34, table=400, per_feature=24 * 2**10, per_class=40 * 2**10)
 
 Result = TypeVar("Result")
 

@@ -47,6 +47,7 @@ ROUNDS = 8  # far more than an ordinary ridge needs; a round that does not halve
 LOW_RANK_BITS = 104
 MOST_DIGITS = 6  # more than the 106 bits of a double-double
 LIKELY = 0.5  # entries that may be expected to stay undecided after the first round
+COLUMNS = 256  # of a residual at a time
 BLOCK = 256  # rows of a residual at a time: what is computed of them stays in the cache
 ACCURATE = 2.0**-60  # relative bound of a column beyond which the ridge is not to blame
 TOO_SMALL = "the ridge is too small for this system: use a model with a larger one"
@@ -147,6 +148,19 @@ class _Residual:
         self.outer_reach = reach_of(system.columns)
 
     def __call__(self, x: DD, digits: Digits) -> tuple[DD, Array]:
+        """Some columns at a time: `U^T W` is as wide, and has as many rows as U has columns."""
+        if x.hi.shape[1] <= COLUMNS:
+            return self._of(x, digits, self.system.right)
+        rest, bound = DD(np.empty_like(x.hi), np.empty_like(x.hi)), np.empty(x.hi.shape[1])
+        for first in range(0, len(bound), COLUMNS):
+            some = slice(first, first + COLUMNS)
+            found, bound[some] = self._of(
+                x.columns(some), digits.columns(some), self.system.right.columns(some)
+            )
+            rest.hi[:, some], rest.lo[:, some] = found
+        return rest, bound
+
+    def _of(self, x: DD, digits: Digits, right: DD) -> tuple[DD, Array]:
         """Every term's own relative error, and `dd.SUM` of a partial sum for each of the three additions.
 
         A partial sum is at most the sum of its terms, whose norms add up to at most the root of 4 times their
@@ -163,13 +177,13 @@ class _Residual:
             scaled = dd.multiply(dd.wide(system.a), gram)
             ridge = dd.multiply(dd.wide(system.ridge), x.rows(rows))
             total = dd.add(scaled, ridge)
-            size += squares(scaled.hi) + squares(ridge.hi) + squares(system.right.hi[rows])
+            size += squares(scaled.hi) + squares(ridge.hi) + squares(right.hi[rows])
             if pieces is not None:
                 low_rank, error = product(system.columns[rows], pieces)
                 outer_error += error
                 total = dd.add(total, low_rank)
                 size += squares(low_rank.hi)
-            rest.hi[rows], rest.lo[rows] = dd.add(system.right.rows(rows), -total)
+            rest.hi[rows], rest.lo[rows] = dd.add(right.rows(rows), -total)
         # `x` may differ from its digits by the rounding of `value`.
         relative = (4 + len(digits.units)) * dd.SUM + 2 * dd.PRODUCT + system.relative_error
         bound = abs(float(system.a.hi)) * PRODUCT_ERROR * np.sqrt(gram_error)

@@ -31,6 +31,13 @@ class Digits:
     units: Array  # (count, columns)
     reach: float  # of what they may be multiplied by
 
+    def columns(self, chosen: slice) -> Digits:
+        """Those of some columns."""
+        count, columns = self.units.shape
+        by_digit = self.stacked.reshape(-1, count, columns)[:, :, chosen]
+        units = self.units[:, chosen]
+        return Digits(by_digit.reshape(len(self.stacked), units.size), units, self.reach)
+
     def value(self) -> DD:
         """The number itself, rounded `count - 1` times by `dd.SUM`: any number near the one cut will do."""
         first, *others = np.split(self.stacked, len(self.units), axis=1)
