@@ -109,6 +109,9 @@ class Limits(Section):
 
     body_bytes: int = Field(4 * GIB, ge=1, description="Largest body of an upload.")
     json_bytes: int = Field(64 * MIB, ge=1, description="Largest JSON body.")
+    json_dataset_bytes: int = Field(
+        8 * MIB, ge=1, description="Largest dataset as JSON, which is parsed at once; JSON lines are not."
+    )
     samples: int = Field(10_000_000, ge=1, description="Rows of one dataset.")
     features: int = Field(65_536, ge=1, description="Values of one row.")
     classes: int = Field(10_000, ge=1, description="Classes of one model.")

@@ -35,7 +35,7 @@ from app.api import (
     uploads,
     versions,
 )
-from app.api.deps import known_query
+from app.api.deps import each_key_once, known_query
 from app.api.edge import Edge
 from app.methods import networks
 from app.service import Service
@@ -106,8 +106,9 @@ def create_app(service: Service) -> FastAPI:
     app.state.keys, app.state.feed = api_keys, feed
     problems.install(app)
     app.include_router(health.router)
+    both = [Depends(known_query), Depends(each_key_once)]
     for router in ROUTERS:
-        app.include_router(router, prefix="/v1", dependencies=[Depends(known_query)])
+        app.include_router(router, prefix="/v1", dependencies=both)
     app.add_middleware(Edge, keys=api_keys, limits=service.settings.limits)
     openapi.install(app)
     return app

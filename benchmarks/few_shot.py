@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.methods.base import Rows, Snapshot
 from app.methods.incremental import ncm, teen
-from app.methods.parts.calibration_choice import TURNS, unit_rows
+from app.methods.parts.calibration_choice import TURNS
 from app.methods.parts.scoring import scorer_of
 from benchmarks.candidates import learn, model, rows_of
 from benchmarks.common import Row, above, paired
@@ -141,6 +141,13 @@ def choose_bias(data: Set, base: Labels, first: Snapshot, shots: int) -> float:
             right = classes[raised.argmax(axis=1)] == y[rest]
             total[i] += harmonic(float(right[~is_new].mean()), float(right[is_new].mean()))
     return float(BIASES[total.argmax()])
+
+
+def unit_rows(x: Scores) -> Scores:
+    """Rows at length one; zeros stay zeros."""
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    units: Scores = np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+    return units
 
 
 def lines(judged: dict[str, Judged], shots: int) -> list[Row]:

@@ -17,7 +17,7 @@ from app.methods.parts import double_double as dd
 from app.methods.parts import statistics as exact
 from app.methods.parts.closed_form import varying
 from app.methods.parts.expansion import Expansion, expand, longest_row
-from app.methods.parts.refined_solve import System, rounded
+from app.methods.parts.refined_solve import System, rounded_weights, until_decided
 from app.methods.parts.ridge import ridge_exponent
 from app.methods.parts.statistics import Statistics
 from benchmarks.candidates import arriving, model
@@ -114,7 +114,7 @@ def duel(given: Given) -> Found:
         theirs = time.perf_counter() - started
         started = time.perf_counter()
         known = known.merge(statistics_of(grid_rows(x, before), labels, before.expansion))
-        ours = rounded(uncentred(known, ridge)).weights
+        ours = until_decided(uncentred(known, ridge), rounded_weights)
         seconds = time.perf_counter() - started
         weight = peer.sorted_weight()
         apart = float(np.linalg.norm(weight - ours) / np.linalg.norm(weight))

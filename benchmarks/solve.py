@@ -16,7 +16,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from app.methods.parts import double_double as dd
 from app.methods.parts.closed_form import varying
-from app.methods.parts.refined_solve import System, rounded
+from app.methods.parts.refined_solve import Solution, System, rounded_weights, until_decided
 from app.methods.parts.ridge import ridge_exponent
 from app.methods.parts.statistics import Statistics
 from benchmarks.candidates import model
@@ -48,7 +48,7 @@ def refinement(given: Given) -> Found:
                 "form_seconds": float(formed),
                 "solve_seconds": float(plain),
                 "rounded_seconds": float(whole),
-                "rounds": rounded(system).rounds,
+                "rounds": until_decided(system, _rounds),
                 "refinement_over_solve": ratio,
                 "at_best": float(_ratio(turns.min(axis=0, keepdims=True))[0]),
             }
@@ -95,8 +95,12 @@ def _turn(system: System) -> tuple[float, float, float]:
             cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False), right, check_finite=False
         )
     )
-    _, whole = _timed(lambda: rounded(system))
+    _, whole = _timed(lambda: until_decided(system, rounded_weights))
     return forming, plain, whole
+
+
+def _rounds(found: Solution) -> int | None:
+    return None if rounded_weights(found) is None else found.rounds
 
 
 def _matrix(system: System) -> np.ndarray:

@@ -73,6 +73,12 @@ class Compute:
             start_new_session=True,
         )
 
+    def reap(self) -> None:
+        """Let the system forget an idle process that has ended; the next job gets another. On any thread."""
+        process = self._process
+        if process and process.returncode is None and process.poll() is not None:
+            log.warning("the idle process ended", extra={"pid": process.pid, "status": process.returncode})
+
     def begin(self, claimed: ClaimedJob) -> None:
         """Give the process a job."""
         self.start()

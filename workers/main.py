@@ -76,12 +76,15 @@ def leaving() -> bool:
 def listen(desk: Desk, settings: Settings) -> None:
     """End the process where jobs wait and no bell is heard: a live process is not yet a working one.
 
-    Whoever started it starts it again, and a worker looks for jobs before it listens.
+    Whoever started it starts it again, and a worker looks for jobs before it listens. What computes for it is
+    looked after too: one that ended while idle is no zombie until the next job.
     """
     silent = settings.jobs.silent_seconds
     since: float | None = None
     while True:
         time.sleep(min(silent / 4, 15))
+        if not desk.busy.is_set():
+            desk.compute.reap()
         try:
             waits = not desk.busy.is_set() and jobs.waiting(desk.service, desk.queues)
         except Exception:  # the edge: this thread is what notices a deaf worker

@@ -175,7 +175,7 @@ def _selected(
     evaluation: Dataset | None,
     gone: Mapping[UUID, frozenset[int]],
 ) -> Use | None:
-    if evaluation is None or not updates.selects(method, request):
+    if evaluation is None or not method.selects(request["method"]["params"]):
         return None
     return Use(evaluation.id, gone[evaluation.id], every_split=True)
 

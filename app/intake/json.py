@@ -7,29 +7,33 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from app import json_keys
 from app.errors import BodyTooLarge, InvalidRequest, ValidationFailed
 from app.intake.arrays import same_length
 from app.intake.jsonl import chunks
 from app.intake.lists import Collected, row_of
 from app.intake.rows import FIELDS, Chunk, Source, refuse_names
 
-MOST_BYTES = 8 << 20  # which are parsed at once: nothing else runs for that time
 ROWS = '[{"x": [1.0, 2.0], "label": "wren"}]'
 COLUMNS = '{"x": [[1.0, 2.0]], "label": ["wren"]}'
 
 
 def read(source: Source) -> Iterator[Chunk]:
-    """Chunks of a JSON document, which is read whole and so has a limit of its own."""
-    most = min(MOST_BYTES, source.limits.json_bytes)
+    """Chunks of a JSON document. It is parsed at once, and nothing else runs for that time, so it has a limit
+    of its own."""
+    most = min(source.limits.json_dataset_bytes, source.limits.json_bytes)
     if source.bytes > most:
         raise BodyTooLarge(
             f"rows as JSON have at most {most} bytes; send them as application/x-ndjson, one a line"
         )
     source.file.seek(0)
+    raw = source.file.read()
     try:
-        tree = from_json(source.file.read())
+        tree = from_json(raw)
     except ValueError:
         raise InvalidRequest("the body is not JSON") from None
+    objects = tree if isinstance(tree, list) else [tree]
+    json_keys.check(raw, strings=sum(json_keys.strings_of(one) for one in objects if isinstance(one, dict)))
     if isinstance(tree, list):
         return chunks(source, tree)
     return _by_columns(source, _columns(tree))

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from app import json_keys
 from app.errors import BodyTooLarge, ValidationFailed
 from app.intake.lists import Collected, row_of
 from app.intake.rows import FIELDS, Chunk, Source, refuse_names
@@ -55,7 +56,10 @@ def _lines(source: Source) -> Iterator[Any]:
         if not line.strip():
             continue
         try:
-            yield from_json(line)
+            row = from_json(line)
         except ValueError:
             raise ValidationFailed(f"line {position} is not JSON", pointer=f"/{position}") from None
+        strings = json_keys.strings_of(row) if isinstance(row, dict) else None
+        json_keys.check(line, f"line {position}", strings)
+        yield row
         position += 1

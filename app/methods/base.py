@@ -189,6 +189,31 @@ class Outcome:
     report: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a method takes at most, beside blocks of rows, by the features that its head reads."""
+
+    square: int = 0  # per square of the width: matrices of features by features
+    table: int = 0  # per feature of a class
+    per_feature: int = 0  # what is worked on in blocks
+    per_class: int = 0
+
+    def bytes(self, width: int, classes: int = 0) -> int:
+        large = self.square * width**2 + self.table * width * classes
+        return large + self.per_feature * width + self.per_class * classes
+
+    def shortage(self, width: int, classes: int, available: int) -> str | None:
+        """What to say where that is more than is `available`."""
+        needed = self.bytes(width, classes)
+        if needed <= available:
+            return None
+        of_classes = f" and {classes:,} classes" if classes > 1 else ""
+        return (
+            f"a head on {width:,} features{of_classes} needs {needed / 2**30:,.1f} GiB of memory, more than "
+            f"the {available / 2**30:,.1f} GiB that there are"
+        )
+
+
 P = TypeVar("P", bound=Params)
 
 
@@ -209,3 +234,8 @@ class Method(Generic[P]):
     remakes_head: bool = False  # without new rows, from the centroids of the parent
     statistics: bool = False  # reads and keeps the statistics; rows are added to those of the parent
     may_use: frozenset[Split] = frozenset()  # what it takes besides `needs` where there is some
+    memory: Memory = Memory()  # where it is declared, more than there is is refused before any work
+
+    def selects(self, params: Mapping[str, Any]) -> bool:
+        """Whether it is to choose parameters on rows of an evaluation data set: role `select`."""
+        return Split.SELECT in self.may_use and bool(params.get("choose"))

@@ -43,8 +43,10 @@ class ModelNetwork(NetworkSpec):
 class Gates(Body):
     """What a version must reach before a job moves an alias to it."""
 
-    min_old: Share | None = Field(None, description="Least accuracy on classes the parent knew.")
-    min_new: Share | None = Field(None, description="Least accuracy on new classes.")
+    min_old: Share | None = Field(
+        None, description="Least accuracy on classes that the version which the alias names knows."
+    )
+    min_new: Share | None = Field(None, description="Least accuracy on the others.")
     max_forgetting: Annotated[float, Field(ge=-1, le=1)] | None = Field(
         None, description="Largest mean loss of accuracy on old classes."
     )

@@ -38,7 +38,11 @@ class UpdatePolicy(Body):
         None, ge=1, le=10_000_000, description="Rows that start an update; of on_dataset, default 1."
     )
     max_wait_seconds: int | None = Field(
-        None, ge=1, le=YEAR, description="Longest wait of a dataset; of schedule, which needs it, its period."
+        None,
+        ge=1,
+        le=YEAR,
+        description="Longest wait of a dataset; of schedule, which needs it, its period. Either ends with a "
+        "sweep of the service, 15 s apart, so a shorter one is honoured at the next sweep.",
     )
     method: UpdateMethod | None = Field(None, description="What learns them; needed unless when is manual.")
     on_conflict: Literal["reject", "extend"] = Field(

@@ -517,6 +517,15 @@ def test_refuses_an_update_of_an_imported_head_at_the_door(client, method):
     assert (answer.status_code, answer.json()["code"]) == (409, "missing-data"), answer.text
 
 
+@pytest.mark.parametrize("method", ["ncm", "teen", "lda"])
+def test_refuses_another_head_of_an_imported_one_at_the_door(client, method):
+    model = create_model(client, input={"kind": "vector", "shape": [4]})
+    assert bring(client, model, pack(WEIGHT, BIAS, NAMES)).status_code == 201
+    answer = update(client, {"id": model.rpartition("/")[2]}, [], method)
+    assert (answer.status_code, answer.json()["code"]) == (409, "missing-data"), answer.text
+    assert client.get("/v1/jobs").json()["items"] == []
+
+
 def test_needs_scope_train_and_a_zip(client, key_with, stranger):
     model = create_model(client)
     body = pack(WEIGHT, BIAS, NAMES)

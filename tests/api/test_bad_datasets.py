@@ -103,6 +103,7 @@ MEDIA = (415, "unsupported-media")
 LARGE = (413, "body-too-large")
 INVALID = (422, "validation-failed")
 SHAPE = (422, "dimension-mismatch")
+TWICE = (400, "invalid-request")
 
 BAD = [
     # formats
@@ -151,6 +152,9 @@ BAD = [
     Bad("json rows that are none", lambda: b"[[1, 2], [3, 4]]", "json", *INVALID, "/0"),
     Bad("json rows with another field", lambda: b'[{"x": [1], "colour": 1}]', "json", *INVALID, "/colour"),
     Bad("json that is none", lambda: b'{"x": [[1, 2]', "json", 400, "invalid-request"),
+    Bad("a json column twice", lambda: b'{"x": [[1]], "label": ["a"], "label": ["b"]}', "json", *TWICE),
+    Bad("a json key twice", lambda: b'[{"x": [1], "label": "a\\"", "x": [2]}]', "json", *TWICE),
+    Bad("a key twice in a line", lambda: b'{"x": [1]}\n{"x": [1], "x": [2]}', "jsonl", *TWICE),
     Bad("a line that is no json", lambda: b'{"x": [1]}\n{"x": \n', "jsonl", *INVALID, "/1"),
     Bad("text that is no utf-8", lambda: b"a,b\n1,\xff\n", "csv", *INVALID),
     # shapes
@@ -253,6 +257,12 @@ BAD = [
     Bad(
         "json over its limit", lambda: json.dumps({"x": [[0.123456789] * 60] * 100}).encode(), "json", *LARGE
     ),
+    Bad(
+        "json over the limit of its datasets",
+        lambda: json.dumps({"x": [[0.123456789] * 60] * 60}).encode(),
+        "json",
+        *LARGE,
+    ),
     Bad("an unknown query field", lambda: npy(X), "npy", 400, "invalid-request", "colour", {"colour": "red"}),
     Bad(
         "rows to be forgotten that are consented to",
@@ -283,6 +293,7 @@ def settings(settings):
         body_bytes=400_000,
         expanded_bytes=2_000_000,
         json_bytes=60_000,
+        json_dataset_bytes=40_000,
         samples=1_000,
         features=500,
         classes=20,

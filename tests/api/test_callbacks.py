@@ -115,7 +115,7 @@ def test_what_happens_at_one_time_is_told_in_order(client, service, receiver):
         ask(client, receiver.url, key=str(number), targets=[f"person {number}"])
     courier.send_due(service)
 
-    by_request = {}
+    by_request: dict[str, list[str]] = {}
     for event in told(receiver):
         by_request.setdefault(event["data"]["id"], []).append(event["type"])
     assert list(by_request.values()) == [["forget.received", "forget.approved"]] * 3

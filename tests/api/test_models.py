@@ -51,7 +51,7 @@ def test_keeps_the_settings_of_exact_heads(client, fields):
 
 def test_says_how_much_memory_a_width_would_need(client):
     answer = create(client, expansion={"width": 16_384})
-    assert "12.0 GiB" in answer.json()["detail"]
+    assert "8.9 GiB" in answer.json()["detail"]
     assert "8.0 GiB" in answer.json()["detail"]
 
 

@@ -131,6 +131,35 @@ def test_refuses_a_method_that_cannot_go_on_from_a_version(client):
     )
 
 
+def test_refuses_to_choose_parameters_on_no_evaluation_dataset(client):
+    policy = {**POLICY, "method": {"name": "teen", "params": {"choose": True}}}
+    model = a_model(client)
+    refused(put(client, model, policy), "validation-failed", "/evaluation")
+    refused(create(client, name="other", update_policy=policy), "validation-failed", "/evaluation")
+    given = {"name": "teen", "params": {"choose": False}}
+    assert put(client, model, {**policy, "method": given}).status_code == 200
+
+    judge = send(client, npz(x=[[0.0, 0, 1, 0]], label=["cat"]), "npz").json()["id"]
+    assert put(client, model, policy, evaluation=judge).status_code == 200
+    path = f"/v1/models/{model['id']}"
+    refused(
+        client.patch(path, json={"evaluation": None}, headers={"If-Match": "*"}),
+        "validation-failed",
+        "/evaluation",
+    )
+
+
+@pytest.mark.parametrize("method", ["lda", "analytic", "naive_bayes"])
+def test_refuses_a_head_that_would_not_fit_the_memory(client, method):
+    wide = {"kind": "vector", "shape": [20_000]}
+    policy = {**POLICY, "method": {"name": method}}
+    model = a_model(client, input=wide)
+    refused(put(client, model, policy), "validation-failed", f"{AT}/method/name")
+    made = create(client, name="other", input=wide, update_policy=policy)
+    refused(made, "validation-failed", f"{AT}/method/name")
+    assert put(client, model, POLICY).status_code == 200
+
+
 def test_refuses_an_alias_that_is_not_there(client, service):
     model = promoted(client, service)
     refused(put(client, model, {**PROMOTING, "alias": "staging"}), "not-found", f"{AT}/alias")

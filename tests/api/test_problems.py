@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
-from app import main
+from app import ids, main
 from app.api.problems import codes
 from app.errors import ValidationFailed
 from app.main import create_app
@@ -191,6 +191,24 @@ def test_a_json_body_over_the_limit_is_refused_while_it_streams(service, admin_t
 
     for answer in (streamed, announced):
         assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "key"),
+    [
+        ("/v1/models", '{"name": "a", "task": "classification", "name": "b"}', "name"),
+        ("/v1/models", '{"name": "a", "input": {"kind": "vector", "shape": [4], "shape": [5]}}', "shape"),
+        ("/v1/models/mdl_x/predict", '{"inputs": [[1]], "inputs": [[2]]}', "inputs"),
+        ("/v1/models/mdl_x/predict", '{"inputs": [[1]], "alias": "a", "ali\\u0061s": "b"}', "alias"),
+        ("/v1/api-keys", '{"name": "a", "scopes": ["read"], "scopes": ["admin"]}', "scopes"),
+    ],
+)
+def test_refuses_a_key_that_is_there_twice(client, path, body, key):
+    path = path.replace("mdl_x", ids.encode("mdl", ids.new()))
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request"), answer.text
+    assert f"'{key}'" in answer.json()["detail"]
+    assert client.get("/v1/models").json()["items"] == []
 
 
 INPUT = {"kind": "vector", "shape": [4]}

@@ -247,7 +247,7 @@ def test_refuses_a_head_too_wide_for_the_memory(client):
     data = a_dataset(client, width=20_000)
     answer = update(client, wide, [data], method="lda")
     refused(answer, 422, "validation-failed", "/method/name")
-    assert "17.9 GiB" in answer.json()["detail"]
+    assert "13.1 GiB" in answer.json()["detail"]
 
 
 def test_refuses_a_dataset_that_is_named_twice(client):

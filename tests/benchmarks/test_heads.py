@@ -7,7 +7,7 @@ import pytest
 
 from app.methods.base import Snapshot
 from app.methods.incremental import analytic, ncm, teen
-from app.methods.parts.refined_solve import rounded
+from app.methods.parts.refined_solve import rounded_weights, until_decided
 from app.methods.parts.ridge import ridge
 from app.methods.parts.statistics import Statistics
 from benchmarks import blurry, common, few_shot, growth, heads, samples, solve, suite
@@ -62,7 +62,7 @@ def test_the_system_that_is_timed_is_the_one_that_the_head_solves(given):
     before = model(given.data, width=40)
     found = statistics_of(grid_rows(given.data.x_train, before), given.data.y_train, before.expansion)
 
-    weights = rounded(solve.centred(found)).weights
+    weights = until_decided(solve.centred(found), rounded_weights)
 
     assert np.array_equal(weights.T, ridge(found, -4, step_bits=0).weight)
 

@@ -14,7 +14,7 @@ from sklearn.svm import LinearSVC
 
 from app.methods.base import Context, Progress, Unfit
 from app.methods.parts.grid import quantise, unit
-from app.methods.parts.scoring import scores
+from app.methods.parts.scoring import Scorer
 from tests.methods.translated import (
     DEVICES,
     NEW,
@@ -68,7 +68,7 @@ def test_classifies_rows_of_old_and_new_classes(solver, device):
     x, labels = clusters((*OLD, *NEW), each=40, seed=2)
     assert after.head is not None
 
-    found = scores(after.head, after.grid, quantise(x, "normalised")[0]).argmax(axis=1)
+    found = Scorer(after.head, after.grid)(quantise(x, "normalised")[0]).argmax(axis=1)
 
     assert np.mean(np.array(after.classes)[found] == np.array(labels)) > 0.85
 

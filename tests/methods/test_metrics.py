@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 from app.methods.parts.metrics import (
     PerClass,
     accuracy,
+    accuracy_of,
     accuracy_per_class,
     confused_pairs,
     forgetting,
@@ -38,6 +39,18 @@ def test_accuracies_are_those_of_scikit_learn(answers):
     assert metrics["accuracy_new"] == pytest.approx(accuracy_score(truth[~old], predicted[~old]))
     assert list(metrics["per_class"].values()) == pytest.approx(recall_score(truth, predicted, average=None))
     assert list(metrics["per_class"]) == list(CLASSES)
+    assert metrics["rows_per_class"] == {name: int(np.sum(truth == i)) for i, name in enumerate(CLASSES)}
+
+
+def test_accuracy_of_some_classes_is_that_of_their_rows(answers):
+    truth, predicted = answers
+    metrics = json.loads(json.dumps(measure(truth, predicted, CLASSES)))
+    for chosen in ([0], [1, 3], range(4)):
+        rows = np.isin(truth, list(chosen))
+        found = accuracy_of(metrics, [CLASSES[i] for i in chosen] + ["of another version"])
+        assert found == pytest.approx(accuracy_score(truth[rows], predicted[rows]))
+    assert accuracy_of(metrics, []) is None
+    assert accuracy_of({}, CLASSES) is None
 
 
 def test_confused_pairs_are_the_largest_cells_off_the_diagonal(answers):

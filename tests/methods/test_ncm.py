@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestCentroid
 from app.methods.base import Context, Outcome, Snapshot, Split, Unfit
 from app.methods.incremental.ncm import METHOD, NcmParams
 from app.methods.parts.grid import ExponentGrid, quantise
-from app.methods.parts.scoring import scores
+from app.methods.parts.scoring import Scorer
 from tests.methods.conftest import KNOWN, NEW, a_version, blobs, rows_of
 
 COSINE, EUCLIDEAN = NcmParams(metric="cosine"), NcmParams(metric="euclidean")
@@ -30,7 +30,7 @@ def grid_rows(names: tuple[str, ...] = KNOWN, seed: int = 5, each: int = 9) -> t
 
 def guesses(version: Snapshot, x: np.ndarray) -> list[str]:
     assert version.head is not None
-    return [version.classes[i] for i in scores(version.head, version.grid, x).argmax(axis=1)]
+    return [version.classes[i] for i in Scorer(version.head, version.grid)(x).argmax(axis=1)]
 
 
 def test_picks_the_mean_at_the_smallest_angle():
@@ -42,7 +42,7 @@ def test_picks_the_mean_at_the_smallest_angle():
     cosines = (probe @ means.T) / np.linalg.norm(means, axis=1) / np.linalg.norm(probe, axis=1)[:, None]
     assert guesses(after, probe) == [after.classes[i] for i in cosines.argmax(axis=1)]
     assert after.head is not None
-    assert scores(after.head, after.grid, probe) == pytest.approx(cosines, abs=1e-6)
+    assert Scorer(after.head, after.grid)(probe) == pytest.approx(cosines, abs=1e-6)
 
 
 @pytest.mark.parametrize("grid", ["normalised", ExponentGrid(exponent=-9)])

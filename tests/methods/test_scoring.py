@@ -12,7 +12,7 @@ import torch
 from app.methods.base import Head
 from app.methods.parts.expansion import Expansion, expand, largest_value, longest_row
 from app.methods.parts.grid import ExponentGrid, quantise
-from app.methods.parts.scoring import Scorer, scores, top_k
+from app.methods.parts.scoring import Scorer, top_k
 
 
 def a_head(classes: int, width: int, normalise: bool, spread: float = 1.0) -> Head:
@@ -34,7 +34,7 @@ def test_is_the_linear_head_of_a_float64_reference(normalise, grid):
     if normalise:
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
 
-    given = scores(head, grid, features)
+    given = Scorer(head, grid)(features)
 
     reference = x @ head.weight.double().numpy().T + head.bias.double().numpy()
     assert given.dtype == np.float32
@@ -66,10 +66,10 @@ def test_a_row_scores_the_same_bits_alone_in_a_batch_and_with_columns_in_another
     head, features = a_head(20, width, normalise=True, spread=3.0), some_features(37, width)
     order = np.random.default_rng(2).permutation(width)
 
-    together = scores(head, "normalised", features)
-    alone = np.concatenate([scores(head, "normalised", row[None]) for row in features])
-    shuffled = scores(
-        Head(head.weight[:, order], head.bias, True), "normalised", np.ascontiguousarray(features[:, order])
+    together = Scorer(head, "normalised")(features)
+    alone = np.concatenate([Scorer(head, "normalised")(row[None]) for row in features])
+    shuffled = Scorer(Head(head.weight[:, order], head.bias, True), "normalised")(
+        np.ascontiguousarray(features[:, order])
     )
 
     assert together.tobytes() == alone.tobytes() == shuffled.tobytes()
@@ -80,13 +80,13 @@ def test_the_largest_features_stay_exact():
     head = Head(torch.ones(1, width), torch.zeros(1), normalise=False)
     features = np.full((1, width), 32_767, dtype=np.int16)
 
-    assert scores(head, ExponentGrid(exponent=0), features).item() == np.float32(32_767 * width)
+    assert Scorer(head, ExponentGrid(exponent=0))(features).item() == np.float32(32_767 * width)
 
 
 def test_a_row_of_zeros_and_a_class_of_zeros_score_the_bias():
     head = Head(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([0.25, -3.0]), normalise=True)
 
-    given = scores(head, "normalised", np.array([[0, 0], [8192, 0]], dtype=np.int16))
+    given = Scorer(head, "normalised")(np.array([[0, 0], [8192, 0]], dtype=np.int16))
 
     assert given.tolist() == [[0.25, -3.0], [1.25, -3.0]]
 

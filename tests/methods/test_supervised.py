@@ -18,7 +18,7 @@ from app.methods.incremental.supervised import METHOD, SupervisedParams
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.features import embed
 from app.methods.parts.grid import ExponentGrid, Grid
-from app.methods.parts.scoring import scores
+from app.methods.parts.scoring import Scorer
 
 QUICK = SupervisedParams(epochs=3, turns=False)
 SMALL = NetworkSpec(name="convnet", params={"channels": [8, 16]})
@@ -66,7 +66,7 @@ def predict(version: Snapshot, x: np.ndarray) -> np.ndarray:
     assert version.head is not None
     network = networks.load(version.network, version.input, version.weights)
     (features,) = embed(network, [x], version.grid)
-    return scores(version.head, version.grid, features)
+    return Scorer(version.head, version.grid)(features)
 
 
 def bytes_of(version: Snapshot) -> dict[str, bytes]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
@@ -16,7 +19,8 @@ from app.methods.incremental.teen import METHOD, TeenParams
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts import calibration, calibration_choice
 from app.methods.parts.grid import quantise
-from app.methods.parts.scoring import scores
+from app.methods.parts.scoring import Scorer
+from app.methods.parts.slicing import slice_bits
 from tests.methods.conftest import rows_of
 
 WIDTH = 24
@@ -138,7 +142,7 @@ def test_finds_more_of_the_few_shot_classes_than_nearest_mean():
     for alpha in (0.0, 0.5):
         after = run(a_version(), few_rows(1), alpha=alpha).after
         assert after.head is not None
-        guess = np.array(after.classes)[scores(after.head, after.grid, x).argmax(axis=1)]
+        guess = np.array(after.classes)[Scorer(after.head, after.grid)(x).argmax(axis=1)]
         found[alpha] = (guess == np.array(labels)).mean()
 
     assert found[0.5] > found[0.0]
@@ -222,9 +226,111 @@ def test_refuses_to_choose_without_rows_to_choose_on():
     assert error.value.field == "/evaluation"
 
 
-@settings(max_examples=20, deadline=None)
+def test_of_classes_that_score_alike_the_first_by_key_is_found():
+    axes = {"a": 0, "b": 0, "c": 1, "d": 2, "e": 3}  # a and b are the same
+    x = np.repeat(np.eye(4, dtype=np.int16)[list(axes.values())] * 8192, 10, axis=0)
+    labels = [name for name in axes for _ in range(10)]
+    rows = rows_of(x, labels)
+    centroids = {name: Centroid(np.eye(4, dtype=np.int64)[axis] * 8192, 50) for name, axis in axes.items()}
+
+    found = calibration_choice.choose(rows, centroids, tuple(axes))
+
+    # "a" takes every row of "b": three of four kept classes are found, and "b" never where it is hidden.
+    assert found.without == pytest.approx((4 * 6 / 7 + 0) / 5)
+
+
+def test_directions_are_unit_vectors_on_their_grid():
+    x = np.random.default_rng(0).integers(-(2**40), 2**40, (50, 300))
+    x[3] = 0
+    bits = slice_bits(300)
+
+    found = calibration_choice.directions(x, bits)
+
+    length = np.linalg.norm(x.astype(float), axis=1, keepdims=True)
+    expected = np.divide(x, length, out=np.zeros(x.shape), where=length > 0)
+    assert np.abs(found / 2 ** (bits - 1) - expected).max() < 2.0 ** (1 - bits)
+    assert np.abs(found @ found.T).max() < 2**51
+
+
+def no_block() -> Iterator[np.ndarray]:
+    raise AssertionError("it read a row")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "field"), [(True, "/method/params/choose"), (False, "/method/name")], ids=["choose", "given"]
+)
+def test_refuses_more_classes_than_fit_before_any_work(chosen, field):
+    rows = replace(few_rows(), blocks=no_block)
+    params, ctx = TeenParams(choose=chosen), Context(memory=2**20)
+
+    with pytest.raises(Unfit, match=r"13 classes of 24 features needs 0\.0 GiB") as error:
+        METHOD.run(a_version(), {Split.NEW: rows, Split.SELECT: rows}, params, ctx)
+
+    assert error.value.field == field
+
+
+def test_takes_no_more_memory_than_it_says():
+    names, width = tuple(f"{i:04}" for i in range(500)), 400
+    rng = np.random.default_rng(0)
+    centroids = {
+        name: Centroid(rng.integers(-(2**20), 2**20, width), 50 if i < 450 else 3)
+        for i, name in enumerate(names)
+    }
+    base = calibration.base_of(centroids, 30)
+    x = rng.integers(-3000, 3000, (3000, width)).astype(np.int16)
+    rows = Rows(names, np.arange(3000) % 500, lambda: (x[i : i + 500] for i in range(0, 3000, 500)))
+
+    choosing = peak_of(lambda: calibration_choice.choose(rows, centroids, base))
+    making = peak_of(lambda: calibration.calibrated_head(centroids, base, Fraction(16), Fraction(1, 2)))
+
+    assert calibration_choice.memory(width, 500) / 4 < choosing < calibration_choice.memory(width, 500)
+    assert calibration.memory(width, 500) / 4 < making < calibration.memory(width, 500)
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def to_sixty_digits(
+    centroids: dict[str, Centroid], base: tuple[str, ...], tau: float, alpha: float
+) -> dict[str, list[Decimal]]:
+    """The paper's formulas in decimal arithmetic."""
+    unit = {name: of_length_one([Decimal(int(v)) for v in c.sum]) for name, c in centroids.items()}
+    found = {}
+    for name, own in unit.items():
+        if name not in base:
+            heat, share = Decimal(repr(tau)), Decimal(repr(alpha))
+            powers = [(heat * sum(a * b for a, b in zip(own, unit[key], strict=True))).exp() for key in base]
+            drawn = of_length_one(
+                [
+                    sum((p * unit[key][i] for p, key in zip(powers, base, strict=True)), Decimal(0))
+                    for i in range(len(own))
+                ]
+            )
+            own = of_length_one([(1 - share) * a + share * b for a, b in zip(own, drawn, strict=True)])
+        found[name] = own
+    return found
+
+
+def of_length_one(values: Sequence[Decimal]) -> list[Decimal]:
+    length = Decimal(sum(v * v for v in values)).sqrt()
+    return [v / length for v in values]
+
+
+def nearest_float32(value: Decimal) -> float:
+    guess = np.float32(float(value))
+    around = (np.nextafter(guess, np.float32(-2)), guess, np.nextafter(guess, np.float32(2)))
+    return min(map(float, around), key=lambda x: abs(Decimal(x) - value))
+
+
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 256), st.floats(0, 1))
-def test_its_bound_is_never_what_decides_for_ordinary_rows(seed, tau, alpha):
+def test_every_entry_is_its_value_to_sixty_digits_rounded_once(seed, tau, alpha):
     rng = np.random.default_rng(seed)
     centroids = {
         name: Centroid(rng.integers(-(2**30), 2**30, 9), 50 if name in "abc" else 3) for name in "abcxy"
@@ -234,5 +340,8 @@ def test_its_bound_is_never_what_decides_for_ordinary_rows(seed, tau, alpha):
     head, weights = calibration.calibrated_head(centroids, base, Fraction(repr(tau)), Fraction(repr(alpha)))
 
     assert base == ("a", "b", "c")
-    assert np.linalg.norm(head.weight.numpy(), axis=1) == pytest.approx(np.ones(5), rel=1e-6)
     assert all(sum(share.values()) == pytest.approx(1) for share in weights.values())
+    with localcontext(prec=60):
+        exact = to_sixty_digits(centroids, base, tau, alpha)
+        expected = [[nearest_float32(value) for value in exact[name]] for name in "abcxy"]
+    assert head.weight.tolist() == expected

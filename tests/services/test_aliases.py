@@ -115,6 +115,40 @@ def test_has_nothing_to_roll_back_to_at_first(service, caller, model):
         aliases.rollback(service, caller, model.id, "production", "worse", anything)
 
 
+def retire(service, model, *numbers):
+    with service.db.begin() as session:
+        mine = (Version.model_id == model.id, Version.number.in_(numbers))
+        for version in session.scalars(select(Version).where(*mine)):
+            version.state = "retired"
+
+
+def test_names_what_is_possible_where_the_version_before_is_retired(service, caller, model, data):
+    learn(service, caller, model, data[2:])
+    put(service, caller, model, 1)
+    put(service, caller, model, 3)
+    retire(service, model, 1)
+    with pytest.raises(
+        VersionNotReady, match=r"version 1 before, which is retired.* can be moved to 2"
+    ) as no:
+        aliases.rollback(service, caller, model.id, "production", "worse", anything)
+    assert [path.rpartition("/")[2] for path in no.value.related] == ["2"]
+    assert named(service, caller, model) == 3
+
+    retire(service, model, 2)
+    with pytest.raises(VersionNotReady, match="no other version can be used"):
+        aliases.rollback(service, caller, model.id, "production", "worse", anything)
+
+
+def test_names_no_version_that_the_alias_may_not_go_back_to(service, tenant, caller, model, data):
+    learn(service, caller, model, data[2:], base=1)
+    put(service, caller, model, 1)
+    put(service, caller, model, 3)
+    retire(service, model, 1)
+    erase(service, tenant.id, data[1], 0)
+    with pytest.raises(VersionNotReady, match="no other version can be used"):
+        aliases.rollback(service, caller, model.id, "production", "worse", anything)
+
+
 def test_refuses_a_tainted_version_and_names_the_first_allowed(service, tenant, caller, model, data):
     put(service, caller, model, 1)
     erase(service, tenant.id, data[1], 0)
@@ -143,8 +177,7 @@ def test_refuses_a_version_that_used_restricted_rows_and_stays_where_it_is(servi
 
 
 def test_refuses_a_version_that_is_retired(service, caller, model):
-    with service.db.begin() as session:
-        session.scalars(select(Version).filter_by(model_id=model.id, number=1)).one().state = "retired"
+    retire(service, model, 1)
     with pytest.raises(VersionNotReady):
         put(service, caller, model, 1)
 

@@ -115,6 +115,7 @@ def test_the_receiver_may_ask_for_time_and_may_be_gone(open_to_local, caller, re
 
     courier.send_due(open_to_local)
     (row,) = stored(open_to_local)
+    assert row.next_at is not None
     assert row.next_at - row.created_at > timedelta(seconds=3_900)
 
     with open_to_local.db.begin() as session:
@@ -129,6 +130,7 @@ def test_attempts_spread_over_days_and_end():
 
     assert waits[-1] is None
     for wait, least in zip(waits[:-1], (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400), strict=True):
+        assert wait is not None
         assert least <= wait <= 1.1 * least
 
 

@@ -6,10 +6,9 @@ from app.schemas.models import Gates
 from app.services.models import gates
 
 METRICS = {
-    "accuracy_old": 0.9,
-    "accuracy_new": 0.8,
     "forgetting": 0.05,
     "per_class": {"ant": 0.9, "bee": 0.9, "cat": 0.8},
+    "rows_per_class": {"ant": 20, "bee": 10, "cat": 5},
 }
 OLD = ("ant", "bee")
 
@@ -61,6 +60,7 @@ def test_asks_nothing_of_new_classes_where_none_came():
 
 @pytest.mark.parametrize("gate", ["min_old", "min_new", "max_forgetting"])
 def test_does_not_hold_where_nothing_was_measured(gate):
-    nothing = {**METRICS, "accuracy_old": None, "accuracy_new": None, "forgetting": None}
+    classes = ("ant", "bee", "cat")
+    nothing = {"per_class": dict.fromkeys(classes), "rows_per_class": dict.fromkeys(classes, 0)}
     (line,) = gates.evaluate(Gates(**{gate: 0.0}), nothing, OLD)
     assert (line["value"], line["holds"]) == (None, False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from sqlalchemy import func, select
 
@@ -14,6 +16,8 @@ from app.tables import (
     Centroid,
     Dataset,
     FeatureMap,
+    Job,
+    JobEvent,
     ModelClass,
     Sample,
     SampleSubject,
@@ -21,7 +25,7 @@ from app.tables import (
     Version,
     VersionDataset,
 )
-from tests.services.learning import a_dataset, a_model, learn, rows, run_next
+from tests.services.learning import a_dataset, a_model, learn, rows, run_next, submit
 from tests.services.sent import send
 
 
@@ -158,6 +162,33 @@ def test_a_deleted_model_leaves_numbers_and_lineage(service, caller, dataset):
     assert (left.state, left.number, left.metrics) == ("purged", 1, {})
     assert left.purged_at is not None
     assert not {"ant", "bee"} & set(names)
+
+
+def test_a_deleted_model_leaves_no_name_of_a_class_with_its_jobs(service, caller, dataset):
+    model, other = a_model(service, caller), a_model(service, caller)
+    kept = learn(service, caller, other, [dataset])
+    learn(service, caller, model, [dataset])
+    clash = a_dataset(service, caller.tenant_id, rows(ant=3))
+    submit(service, caller, model, [clash], on_conflict="extend")
+    with service.db.begin() as session:  # which the claim then refuses by name
+        queued = session.scalars(select(Job).filter_by(model_id=model.id, state="queued")).one()
+        queued.request = {**queued.request, "on_conflict": "reject"}
+    failed = run_next(service)
+    assert (failed.state, "ant" in failed.error["detail"]) == ("failed", True)
+
+    models.remove(service, caller, model.id, lambda revision: None)
+    assert run_next(service).state == "succeeded"
+
+    with service.db.read() as session:
+        jobs = session.scalars(select(Job).filter_by(model_id=model.id, kind="update")).all()
+        told = session.scalars(select(JobEvent).where(JobEvent.job_id.in_([job.id for job in jobs]))).all()
+        spared = session.get_one(Job, kept.job_id)
+    said = [job.result for job in jobs] + [job.error for job in jobs] + [line.data for line in told]
+    assert not any(name in json.dumps(one) for one in said for name in ("ant", "bee"))
+    done, refused = sorted(jobs, key=lambda job: job.created_at)
+    assert (done.result["version"], done.result["metrics"]) == (1, {})
+    assert refused.error["cause"] == "invalid-input"
+    assert spared.result["classes_added"] == ["ant", "bee"]
 
 
 def test_features_of_a_network_go_with_the_model_that_trained_it(service, caller, dataset):

@@ -1,5 +1,7 @@
 """Versions that are too old: retired by the publication after, and what they stored destroyed."""
 
+import threading
+
 import numpy as np
 import pytest
 from sqlalchemy import select
@@ -10,7 +12,16 @@ from app.schemas.aliases import AliasPut
 from app.services import jobs, scheduler
 from app.services.datasets import datasets
 from app.services.jobs import Signal
-from app.services.models import aliases, artifacts, centroids, models, retention, snapshots, versions
+from app.services.models import (
+    aliases,
+    artifacts,
+    centroids,
+    models,
+    retention,
+    snapshots,
+    updates,
+    versions,
+)
 from app.services.predictions import serving
 from app.tables import Centroid as CentroidRow
 from app.tables import Job, Version, VersionClass
@@ -303,6 +314,32 @@ def test_the_base_of_an_accepted_update_stays_until_that_has_ended(service, tena
     assert states(service, model) == ["retired", "retired", "ready"]
     with service.db.read() as session:
         assert [session.get_one(Job, asked.id).state for asked in jobs_asked] == ["succeeded"] * 2
+
+
+def test_a_base_that_was_checked_is_not_retired_before_its_update_is_there(
+    service, tenant, caller, monkeypatch
+):
+    model = a_model(service, caller)
+    taught(service, tenant, caller, model, 2)
+    check = updates.check
+
+    def retire():
+        with service.db.begin() as session:
+            row = models.get(session, caller.tenant_id, model.id, lock=True)
+            row.keep_versions = 1
+            retention.retire(session, row, actor="test")
+
+    other = threading.Thread(target=retire)
+
+    def check_and_be_overtaken(*given):
+        check(*given)
+        other.start()
+        other.join(0.3)  # as long as it may take where nothing holds it
+
+    monkeypatch.setattr(updates, "check", check_and_be_overtaken)
+    submit(service, caller, model, [a_dataset(service, tenant.id, rows(dog=3))], base=1)
+    other.join()
+    assert states(service, model) == ["ready", "ready"]
 
 
 def test_one_purge_waits_at_a_time_and_sees_to_all(service, tenant, caller):

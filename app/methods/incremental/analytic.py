@@ -6,8 +6,8 @@ Zhuang et al., "ACIL: Analytic Class-Incremental Learning with Absolute Memoriza
 (2024): after any sequence of updates, known and new classes mixed, the head is the ridge solution on all
 rows. Both run a recursion on the inverse; here the exact sums that determine the solution are kept and it is
 solved once per version, rounded correctly, so the bytes are those of joint training. The expansion and the
-ridge are settings of the model. `balanced` weighs the classes alike (Fang et al., "AIR: Analytic Imbalance
-Rectifier", 2024), through the pooled scatter.
+ridge are settings of the model. `weights: classes` weighs the classes alike (Fang et al., "AIR: Analytic
+Imbalance Rectifier", 2024), through the pooled scatter.
 
 Cost: rows x width^2 for the sums, width^3 / 3 for the solve. Keeps 4 width^2 bytes, whatever came before.
 """
@@ -22,7 +22,7 @@ from app.methods.base import Context, Data, Kind, Method, Outcome, Params, Reads
 from app.methods.parts.closed_form import LinearHead
 from app.methods.parts.crossvalidation import choose_k
 from app.methods.parts.grid import step_bits
-from app.methods.parts.learning import learned, need_memory, outcome, solved_head
+from app.methods.parts.learning import SOLVE, learned, need_memory, outcome, solved_head
 from app.methods.parts.model_settings import Ridge
 from app.methods.parts.ridge import balanced_ridge, ridge
 from app.methods.parts.statistics import Statistics
@@ -39,15 +39,12 @@ class AnalyticParams(Params):
 def run(before: Snapshot, data: Data, params: AnalyticParams, ctx: Context) -> Outcome:
     """Add the rows to the statistics and solve; without rows, solve what is known."""
     rows = data[Split.NEW]
-    need_memory(before, ctx, gcv=before.ridge == "gcv")
+    need_memory(before, rows, METHOD.memory, ctx)
     found = learned(before, rows, ctx)
     if not found.statistics.rows:
         raise Unfit("the data has no rows to learn from", "/datasets")
-    head, k = solved_head(
-        lambda: head_of(
-            found.statistics, before.ridge, step_bits(before.grid), balanced=params.weights == "classes"
-        )
-    )
+    balanced, bits = params.weights == "classes", step_bits(before.grid)
+    head, k = solved_head(lambda: head_of(found.statistics, before.ridge, bits, balanced=balanced))
     return outcome(before, found, head, len(rows.labels), ctx, k=k)
 
 
@@ -75,4 +72,5 @@ METHOD = Method(
     source="Zhuang et al., G-ACIL: Analytic Learning for Exemplar-Free Generalized Class Incremental "
     "Learning (2024)",
     statistics=True,
+    memory=SOLVE,
 )

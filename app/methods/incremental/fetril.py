@@ -52,7 +52,7 @@ from app.methods.parts.closed_form import LinearHead
 from app.methods.parts.discriminant import Scatter, discriminant_of, nearest_mean
 from app.methods.parts.donors import Donors, Rule, choose
 from app.methods.parts.grid import Grid, step_bits, unit
-from app.methods.parts.learning import solved_head
+from app.methods.parts.learning import SOLVE, need_memory, solved_head
 from app.methods.parts.moments import pooled_scatter
 from app.methods.parts.reading import reported
 from app.methods.parts.statistics import TooLarge
@@ -115,6 +115,8 @@ def run(before: Snapshot, data: Data, params: FetrilParams, ctx: Context) -> Out
     """Give the new classes centroids, the past ones donors, and all of them one classifier."""
     rows = data[Split.NEW]
     need_centroids(before)
+    if params.solver == "closed_form":
+        need_memory(before, rows, SOLVE, ctx, expanded=False)
     total = _total(rows)
     found = class_centroids(rows.labels, rows.classes, reported(rows.blocks(), ctx, total, "centroids"))
     centroids = merge(before.centroids, found)
@@ -138,7 +140,8 @@ def classes_of(
     names = by_key(centroids)
     ordered = tuple(centroids[name] for name in names)
     own = np.stack([found[name].mean() for name in new])
-    index = np.array([names.index(name) for name in new])
+    place = {name: i for i, name in enumerate(names)}
+    index = np.array([place[name] for name in new])
     past = np.array([i for i, name in enumerate(names) if name not in found], np.int64)
     donors = choose([ordered[i] for i in past], [ordered[i] for i in index], rule)
     return Classes(names, index, past, ordered, own, donors)

@@ -17,7 +17,7 @@ from pydantic import Field
 from app.methods.base import Context, Data, Kind, Method, Outcome, Params, Reads, Snapshot, Split, Task, Unfit
 from app.methods.parts.discriminant import discriminant
 from app.methods.parts.grid import step_bits
-from app.methods.parts.learning import learned, need_memory, outcome, solved_head
+from app.methods.parts.learning import SOLVE, learned, need_memory, outcome, solved_head
 
 
 class LdaParams(Params):
@@ -35,7 +35,7 @@ class LdaParams(Params):
 def run(before: Snapshot, data: Data, params: LdaParams, ctx: Context) -> Outcome:
     """Add the rows to the statistics and solve; without rows, solve what is known."""
     rows = data[Split.NEW]
-    need_memory(before, ctx)
+    need_memory(before, rows, METHOD.memory, ctx)
     found = learned(before, rows, ctx)
     if not found.statistics.rows:
         raise Unfit("the data has no rows to learn from", "/datasets")
@@ -57,4 +57,5 @@ METHOD = Method(
     source="Hayes & Kanan, Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis (CVPRW "
     "2020)",
     statistics=True,
+    memory=SOLVE,
 )

@@ -14,7 +14,20 @@ from fractions import Fraction
 
 from pydantic import Field
 
-from app.methods.base import Context, Data, Kind, Method, Outcome, Params, Reads, Snapshot, Split, Task, Unfit
+from app.methods.base import (
+    Context,
+    Data,
+    Kind,
+    Memory,
+    Method,
+    Outcome,
+    Params,
+    Reads,
+    Snapshot,
+    Split,
+    Task,
+    Unfit,
+)
 from app.methods.parts.bayes import naive_bayes
 from app.methods.parts.grid import step_bits
 from app.methods.parts.learning import learned, need_memory, outcome, solved_head
@@ -35,7 +48,7 @@ class NaiveBayesParams(Params):
 def run(before: Snapshot, data: Data, params: NaiveBayesParams, ctx: Context) -> Outcome:
     """Add the rows to the statistics and divide; without rows, divide what is known."""
     rows = data[Split.NEW]
-    need_memory(before, ctx)
+    need_memory(before, rows, METHOD.memory, ctx)
     found = learned(before, rows, ctx)
     if not found.statistics.rows:
         raise Unfit("the data has no rows to learn from", "/datasets")
@@ -56,4 +69,5 @@ METHOD = Method(
     source="Zheng et al., Revisiting Discriminative vs. Generative Classifiers: Theory and Implications "
     "(ICML 2023)",
     statistics=True,
+    memory=Memory(square=20, table=280, per_feature=16 * 2**10),  # sums alone: nothing is solved
 )

@@ -14,7 +14,7 @@ from app.methods.base import Context, Data, Kind, Method, Outcome, Params, Reads
 from app.methods.parts.closed_form import LinearHead
 from app.methods.parts.crossvalidation import choose_k
 from app.methods.parts.grid import step_bits
-from app.methods.parts.learning import learned, need_memory, outcome, solved_head
+from app.methods.parts.learning import SOLVE, learned, need_memory, outcome, solved_head
 from app.methods.parts.model_settings import Ridge, TargetGrid
 from app.methods.parts.ridge import regression
 from app.methods.parts.statistics import Statistics
@@ -30,7 +30,7 @@ def run(before: Snapshot, data: Data, params: RidgeRegressionParams, ctx: Contex
     if before.target is None:
         raise Unfit("this model has no grid for targets", "/method/name")
     target = before.target
-    need_memory(before, ctx, gcv=before.ridge == "gcv")
+    need_memory(before, rows, METHOD.memory, ctx)
     found = learned(before, rows, ctx, regression=True)
     if not found.statistics.rows:
         raise Unfit("the data has no rows to learn from", "/datasets")
@@ -57,4 +57,5 @@ METHOD = Method(
     source="Hoerl & Kennard, Ridge Regression: Biased Estimation for Nonorthogonal Problems (Technometrics "
     "1970)",
     statistics=True,
+    memory=SOLVE,
 )

@@ -7,7 +7,8 @@ classes a new one resembles is known well, and a mixture of their prototypes cor
 comes to stand on its own mean, and the head is a function of the centroids: order of arrival does not enter.
 
 Both parameters are given, or chosen on the model's evaluation data by hiding base classes there: the
-published code picks them on the test set. Cost: one pass over the rows; few-shot x base x width operations.
+published code picks them on the test set. Cost: one pass over the rows; few-shot x base x width operations;
+to choose, six passes over the evaluation data.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from pydantic import Field
 
+from app.methods import networks
 from app.methods.base import (
     Centroid,
     Context,
@@ -27,11 +29,13 @@ from app.methods.base import (
     Outcome,
     Params,
     Reads,
+    Rows,
     Snapshot,
     Split,
     Task,
     Unfit,
 )
+from app.methods.parts import calibration, calibration_choice
 from app.methods.parts.calibration import HOTTEST, base_of, calibrated_head
 from app.methods.parts.calibration_choice import choose
 from app.methods.parts.centroids import by_key, class_centroids, merge, need_centroids
@@ -65,6 +69,7 @@ def run(before: Snapshot, data: Data, params: TeenParams, ctx: Context) -> Outco
     """Add the rows to the means of their classes, calibrate, and read the head off the prototypes."""
     rows = data[Split.NEW]
     need_centroids(before)
+    _need_memory(before, rows, params, ctx)
     total = len(rows.labels) + 1
     centroids = dict(before.centroids)
     if len(rows.labels) or not centroids:
@@ -75,9 +80,7 @@ def run(before: Snapshot, data: Data, params: TeenParams, ctx: Context) -> Outco
     head, weights = solved_head(lambda: calibrated_head(centroids, base, tau, alpha))
     ctx.report(total, total, "done")
     after = replace(before, classes=by_key(centroids), centroids=centroids, head=head)
-    return Outcome(
-        after, {**report, "calibrated": {name: _nearest(share) for name, share in weights.items()}}
-    )
+    return Outcome(after, {**report, "calibrated": weights})
 
 
 def _parameters(
@@ -95,10 +98,20 @@ def _parameters(
     return Fraction(repr(found.tau)), Fraction(repr(found.alpha)), said
 
 
-def _nearest(share: dict[str, float]) -> dict[str, float]:
-    """The five base classes that count most."""
-    best = sorted(share, key=lambda name: -share[name])[:5]
-    return {name: share[name] for name in best}
+def _need_memory(before: Snapshot, rows: Rows, params: TeenParams, ctx: Context) -> None:
+    """Raise `Unfit` where the prototypes, or choosing between them, would need more than there is."""
+    width = networks.width(before.network, before.input)
+    classes = len({*before.classes, *rows.classes})
+    needed = calibration.memory(width, classes)
+    if params.choose:
+        needed = max(needed, calibration_choice.memory(width, classes))
+    if needed > ctx.memory:
+        what = "choosing tau and alpha for" if params.choose else "calibrating"
+        raise Unfit(
+            f"{what} {classes:,} classes of {width:,} features needs {needed / 2**30:,.1f} GiB of memory, "
+            f"more than the {ctx.memory / 2**30:,.1f} GiB that there are",
+            "/method/params/choose" if params.choose else "/method/name",
+        )
 
 
 METHOD = Method(

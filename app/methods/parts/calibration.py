@@ -7,11 +7,13 @@ Prototypes are computed in double-double and rounded once, so they are a functio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from app.methods.base import Centroid, Head
 from app.methods.parts import dd_functions
@@ -25,6 +27,10 @@ UNIT_VECTOR = 2.0**-97
 # exponents are off by 2**8 times the `2**-95` of a cosine, the weights by 2**-85, and so is their mixture.
 CALIBRATED = 2.0**-80
 HOTTEST = 256
+NEAREST = 5  # base classes that are named beside a few-shot one
+BLOCK = 2**17  # numbers that are multiplied at once in double-double
+BLOCK_BYTES = 256 * BLOCK
+TABLE_BYTES = 32  # per feature of a class: its unit vector in double-double, and its prototype
 
 
 def base_of(centroids: Mapping[str, Centroid], shots: int) -> tuple[str, ...]:
@@ -34,34 +40,41 @@ def base_of(centroids: Mapping[str, Centroid], shots: int) -> tuple[str, ...]:
     return enough or tuple(names)
 
 
+def memory(width: int, classes: int) -> int:
+    """Bytes that the head takes at most, beside the centroids."""
+    return TABLE_BYTES * width * classes + BLOCK_BYTES
+
+
 def calibrated_head(
     centroids: Mapping[str, Centroid], base: tuple[str, ...], tau: Fraction, alpha: Fraction
 ) -> tuple[Head, dict[str, dict[str, float]]]:
-    """The cosine head of all classes in the order of their label keys, and each few-shot class's base
-    weights.
+    """The cosine head of all classes in the order of their label keys, and for each few-shot class the
+    weights of the `NEAREST` base classes that count most, those first.
 
     Raises `Undecided` where an entry cannot be rounded with certainty.
     """
     names = sorted(centroids, key=str.encode)
-    units = unit_vectors(np.stack([centroids[name].sum for name in names]).T)
-    is_base = np.array([name in base for name in names])
-    anchors = DD(units.hi[:, is_base], units.lo[:, is_base])
-    hi, lo = units.hi.copy(), units.lo.copy()
-    error = UNIT_VECTOR * np.abs(hi)
+    units = _all_units([centroids[name] for name in names])
+    known = set(base)
+    is_base = np.array([name in known for name in names])
+    anchors = _Anchors(units, np.flatnonzero(is_base))
+    weight = np.empty((len(names), len(units.hi)), np.float32)
     weights: dict[str, dict[str, float]] = {}
-    for i in np.flatnonzero(~is_base):
-        own = DD(units.hi[:, i : i + 1], units.lo[:, i : i + 1])
-        found, lost, share = _calibrated(own, anchors, tau, alpha)
-        hi[:, i], lo[:, i], error[:, i] = found.hi[:, 0], found.lo[:, 0], lost
-        weights[names[i]] = dict(zip(base, map(float, share.hi[0]), strict=True))
-    rounded = round_to_float32(DD(hi, lo), error)
-    if rounded is None:
-        raise Undecided(
-            "a calibrated prototype cannot be rounded with certainty: a class's mean and the mixture it is "
-            "drawn towards all but cancel (try another alpha or tau)"
-        )
-    weight = torch.from_numpy(np.ascontiguousarray(rounded.T))
-    return Head(weight, torch.zeros(len(names)), normalise=True), weights
+    for i, name in enumerate(names):
+        prototype = DD(units.hi[:, i : i + 1], units.lo[:, i : i + 1])
+        error = UNIT_VECTOR * np.abs(prototype.hi)
+        if not is_base[i]:
+            prototype, error, share = _calibrated(prototype, anchors, tau, alpha)
+            best = np.argsort(-share.hi[0], kind="stable")[:NEAREST]
+            weights[name] = {base[j]: float(share.hi[0, j]) for j in best}
+        rounded = round_to_float32(prototype, error)
+        if rounded is None:
+            raise Undecided(
+                "a calibrated prototype cannot be rounded with certainty: a class's mean and the mixture it "
+                "is drawn towards all but cancel (try another alpha or tau)"
+            )
+        weight[i] = rounded[:, 0]
+    return Head(torch.from_numpy(weight), torch.zeros(len(names)), normalise=True), weights
 
 
 def unit_vectors(sums: np.ndarray) -> DD:
@@ -70,11 +83,48 @@ def unit_vectors(sums: np.ndarray) -> DD:
     return _scaled(dd.exact(x), dd_functions.sqrt(dd.total(dd.two_product(x, x))))
 
 
-def _calibrated(own: DD, anchors: DD, tau: Fraction, alpha: Fraction) -> tuple[DD, float, DD]:
+def _all_units(centroids: Sequence[Centroid]) -> DD:
+    """(width, classes), made a few columns at a time."""
+    width = len(centroids[0].sum)
+    hi, lo = np.empty((width, len(centroids))), np.empty((width, len(centroids)))
+    step = max(1, BLOCK // width)
+    for start in range(0, len(centroids), step):
+        some = centroids[start : start + step]
+        units = unit_vectors(np.stack([centroid.sum for centroid in some]).T)
+        hi[:, start : start + step], lo[:, start : start + step] = units
+    return DD(hi, lo)
+
+
+@dataclass(frozen=True)
+class _Anchors:
+    """The base classes' columns of unit vectors (width, classes), which are not copied."""
+
+    units: DD
+    index: NDArray[np.int64]
+
+    def cosines(self, own: DD) -> DD:
+        """(1, base) with `own` (width, 1)."""
+        step = max(1, BLOCK // len(own.hi))
+        starts = range(0, len(self.index), step)
+        parts = [dd.total(dd.multiply(own, self._part(columns=slice(i, i + step)))) for i in starts]
+        return DD(np.hstack([part.hi for part in parts]), np.hstack([part.lo for part in parts]))
+
+    def mixed(self, share: DD) -> DD:
+        """(width, 1): their sum, each times its `share` (1, base)."""
+        step = max(1, BLOCK // len(self.index))
+        starts = range(0, len(self.units.hi), step)
+        parts = [dd.total(dd.multiply(share, self._part(rows=slice(i, i + step))).T).T for i in starts]
+        return DD(np.vstack([part.hi for part in parts]), np.vstack([part.lo for part in parts]))
+
+    def _part(self, rows: slice = slice(None), columns: slice = slice(None)) -> DD:
+        index = self.index[columns]
+        return DD(self.units.hi[rows, index], self.units.lo[rows, index])
+
+
+def _calibrated(own: DD, anchors: _Anchors, tau: Fraction, alpha: Fraction) -> tuple[DD, Array, DD]:
     """One prototype (width, 1), a bound on its entries' error, and its weights (1, base)."""
-    cosines = dd.total(dd.multiply(own, anchors))
-    share = softmax(dd.multiply(dd.wide(dd.from_fraction(tau)), cosines))
-    drawn = dd.total(dd.multiply(share, anchors).T).T
+    share = softmax(dd.multiply(dd.wide(dd.from_fraction(tau)), anchors.cosines(own)))
+    drawn = anchors.mixed(share)
     size = _length(drawn)
     drawn = _scaled(drawn, size)
     mixed = dd.add(
@@ -83,9 +133,9 @@ def _calibrated(own: DD, anchors: DD, tau: Fraction, alpha: Fraction) -> tuple[D
     )
     length = _length(mixed)
     if not length.hi[0, 0]:  # zeros in, zeros out
-        return mixed, 0.0, share
+        return mixed, np.zeros(1), share
     divided = (float(size.hi[0, 0]) or 1.0) * float(length.hi[0, 0])
-    return _scaled(mixed, length), CALIBRATED / divided, share
+    return _scaled(mixed, length), np.array([CALIBRATED / divided]), share
 
 
 def softmax(x: DD) -> DD:

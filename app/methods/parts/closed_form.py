@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from app.methods.base import Head
 from app.methods.parts import double_double as dd
 from app.methods.parts.double_double import DD, UNIT, Array
-from app.methods.parts.refined_solve import Solution, System, solve
-from app.methods.parts.rounding import Undecided, decide, half_to_even, round_to_float32
+from app.methods.parts.refined_solve import Solution, System, rounded_weights, until_decided
+from app.methods.parts.rounding import decide, half_to_even
 from app.methods.parts.slicing import norms
 from app.methods.parts.statistics import Integers, Statistics
 
@@ -64,26 +64,24 @@ def solved(
     Features that are not `live` weigh 0. Raises `Undecided`.
     """
     scale = 2.0**step_bits * unit
-    for found in solve(system):
-        weights = round_to_float32(found.weights.scaled(scale), found.error * scale)
+
+    def rounding(found: Solution) -> LinearHead | None:
+        weights = rounded_weights(found, scale)
         if weights is None:
-            continue
+            return None
         terms, error = bias(found)
         rounded, decided = decide(terms.scaled(unit), error * unit)
         biases = rounded[-1].copy()
         for output in np.flatnonzero(~decided[-1]):
             exact = exact_bias(found, int(output))
             if exact is None:
-                break
+                return None
             biases[output] = half_to_even(exact * Fraction(unit))
-        else:
-            weight = np.zeros((weights.shape[1], len(live)), dtype=np.float32)
-            weight[:, live] = weights.T
-            return LinearHead(weight, biases, error_bound=float((found.error * scale).max(initial=0.0)))
-    raise Undecided(
-        "the head cannot be rounded with certainty: the ridge is too small for these rows (use a model with "
-        "a larger one), or a value is too large for float32 or lies on a rounding boundary"
-    )
+        weight = np.zeros((weights.shape[1], len(live)), dtype=np.float32)
+        weight[:, live] = weights.T
+        return LinearHead(weight, biases, error_bound=float((found.error * scale).max(initial=0.0)))
+
+    return until_decided(system, rounding)
 
 
 def intercept(share: DD, mean: DD, mean_error: float, found: Solution) -> tuple[DD, Array]:

@@ -24,7 +24,6 @@ from app.methods.parts.closed_form import (
     term_size,
     times,
     varying,
-    within_squares,
 )
 from app.methods.parts.double_double import DD, Array
 from app.methods.parts.refined_solve import Solution, System
@@ -44,8 +43,12 @@ class Scatter:
     rows: int
 
     def trace(self) -> Fraction:
-        squares = self.gram.diagonal().astype(np.int64)
-        return sum(within_squares(squares, self.sums, self.counts, self.shares), Fraction(0))
+        """Squares, less each class's: the sum over its features first, so one fraction per class."""
+        between = Fraction(0)
+        for sums, count, share in zip(self.sums.tolist(), self.counts, self.shares, strict=True):
+            between += Fraction(int(share) * sum(value * value for value in sums), int(count))
+        squares: int = sum(self.gram.diagonal().astype(np.int64).tolist())
+        return squares - between
 
 
 def discriminant(statistics: Statistics, shrinkage: Fraction, step_bits: int) -> LinearHead:

@@ -36,6 +36,12 @@ class DD(NamedTuple):
     def T(self) -> DD:
         return DD(self.hi.T, self.lo.T)
 
+    def rows(self, chosen: slice) -> DD:
+        return DD(self.hi[chosen], self.lo[chosen])
+
+    def columns(self, chosen: slice) -> DD:
+        return DD(self.hi[:, chosen], self.lo[:, chosen])
+
     def scaled(self, factor: float) -> DD:
         """Times a power of two: exact."""
         return DD(self.hi * factor, self.lo * factor)
@@ -84,6 +90,20 @@ def add_float(x: DD, y: Array) -> DD:
     """`x + y` for a float64 y, relative error below `SUM`."""
     s, e = two_sum(x.hi, y)
     return fast_two_sum(s, e + x.lo)
+
+
+def add_up(terms: Sequence[Array]) -> DD:
+    """The sum of n float64 terms, error below `(n * UNIT)**2` of the sum of their magnitudes.
+
+    What each addition loses is at most `UNIT` of that sum and is known exactly (`two_sum`); only adding up
+    those n - 1 losses rounds, n - 2 times (Ogita, Rump and Oishi, "Accurate sum and dot product", SIAM J.
+    Sci. Comput. 26, 2005).
+    """
+    s, lost = terms[0], None
+    for term in terms[1:]:
+        s, e = two_sum(s, term)
+        lost = e if lost is None else np.add(lost, e, out=e)
+    return exact(s) if lost is None else two_sum(s, lost)
 
 
 def multiply(x: DD, y: DD) -> DD:

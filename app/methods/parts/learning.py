@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.methods import networks
-from app.methods.base import Centroid, Context, Outcome, Rows, Snapshot, Unfit
+from app.methods.base import Centroid, Context, Memory, Outcome, Rows, Snapshot, Unfit
 from app.methods.parts import statistics as exact
 from app.methods.parts.centroids import add_by_class, merge, need_centroids
 from app.methods.parts.closed_form import Degenerate, LinearHead
@@ -20,8 +20,9 @@ from app.methods.parts.rounding import Undecided
 from app.methods.parts.statistics import NotTogether, Statistics, TooLarge
 from app.methods.parts.targets import OffGrid, on_grid
 
-BYTES_PER_SQUARE = 48  # of the solve, whose matrices are all (width, width)
-GCV_BYTES_PER_SQUARE = 64
+# Of a head that is solved: the statistics packed three times (4 each: the parent's, the new rows', their
+# sum), the Gram, the factor. As much is taken where k is chosen by cross-validation.
+SOLVE = Memory(square=34, table=400, per_feature=24 * 2**10, per_class=40 * 2**10)
 
 Result = TypeVar("Result")
 
@@ -85,16 +86,15 @@ def learned(before: Snapshot, rows: Rows, ctx: Context, *, regression: bool = Fa
         raise Unfit(f"{error}", "/datasets") from None
 
 
-def need_memory(before: Snapshot, ctx: Context, *, gcv: bool = False) -> None:
-    """Raise `Unfit` where the solve would need more than the context allows."""
-    width = width_of(before)
-    needed = (GCV_BYTES_PER_SQUARE if gcv else BYTES_PER_SQUARE) * width**2
-    if needed > ctx.memory:
-        raise Unfit(
-            f"a head on {width:,} features needs {needed / 2**30:,.1f} GiB of memory to solve, more than the "
-            f"{ctx.memory / 2**30:,.1f} GiB that there are: use a model with a narrower expansion",
-            "/method/name",
-        )
+def need_memory(before: Snapshot, rows: Rows, memory: Memory, ctx: Context, *, expanded: bool = True) -> None:
+    """Raise `Unfit` where `memory`, of the classes known and new, is more than the context allows.
+
+    Features are those of the model's expansion, where it has one and `expanded` is left.
+    """
+    classes = len({*before.classes, *rows.classes})
+    width = width_of(before) if expanded else networks.width(before.network, before.input)
+    if short := memory.shortage(width, classes, ctx.memory):
+        raise Unfit(short, "/method/name")
 
 
 def solved_head(make: Callable[[], Result]) -> Result:

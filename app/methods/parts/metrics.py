@@ -37,6 +37,9 @@ def measure(
         "accuracy_new": accuracy(truth[~is_old], predicted[~is_old]),
         "forgetting": forgetting({key: per_class[key] for key in classes if key in old}, earlier),
         "per_class": per_class,
+        "rows_per_class": dict(
+            zip(classes, np.bincount(truth, minlength=len(classes)).tolist(), strict=True)
+        ),
         "confused": confused_pairs(truth, predicted, classes),
     }
 
@@ -66,6 +69,14 @@ def accuracy_per_class(truth: Labels, predicted: Labels, classes: Sequence[str])
     rows = np.bincount(truth, minlength=len(classes))
     hits = np.bincount(truth[truth == predicted], minlength=len(classes))
     return {key: float(h / n) if n else None for key, h, n in zip(classes, hits, rows, strict=True)}
+
+
+def accuracy_of(metrics: Mapping[str, Any], classes: Collection[str]) -> float | None:
+    """Share of the rows of these classes that got theirs, from what `measure` gave."""
+    rows: Mapping[str, int] = metrics.get("rows_per_class", {})  # none of a regression
+    measured = [key for key in classes if rows.get(key)]
+    right = sum(round(metrics["per_class"][key] * rows[key]) for key in measured)
+    return right / sum(rows[key] for key in measured) if measured else None
 
 
 def forgetting(now: PerClass, earlier: Sequence[PerClass]) -> float | None:

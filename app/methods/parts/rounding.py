@@ -12,6 +12,7 @@ from app.methods.parts.double_double import DD, UNIT, Array
 from app.methods.parts.slicing import SAFETY
 
 TINY = 60  # entries below 2**-TINY of their column's largest are published as zero
+OVERFLOW = 2.0**128 - 2.0**103  # from here on the nearest float32 is infinite
 
 
 class Undecided(ArithmeticError):
@@ -43,38 +44,52 @@ def round_quotients(x: DD, error: Array, column: Callable[[int], list[Fraction]]
 
 
 def decide(x: DD, error: Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """As `round_to_float32`, with the entries (rows, columns) that the bound decides."""
+    """As `round_to_float32`, with the entries (rows, columns) that the bound decides.
+
+    Raises `Undecided` where an entry is too large for float32.
+    """
     size = np.abs(x.hi)
     largest = size.max(axis=0, initial=0.0)
     reach = np.broadcast_to(error, size.shape).max(axis=0, initial=0.0)
     slip = 4 * UNIT  # what `lo` and the rounding of these sums may add
     lowest, highest = _line(largest * (1 - slip) - reach), _line(largest * (1 + slip) + reach)
-    flushed = size * (1 + slip) + error < lowest
-    kept = size * (1 - slip) - error >= highest
-    nearest = _nearest(x)
-    below, above = _boundaries(nearest)
-    # Beside a boundary the first difference is exact, so the second rounds only in its own last place.
-    slack = np.minimum((above - x.hi) - x.lo, (x.hi - below) + x.lo)
-    zero = np.broadcast_to((largest == 0) & (reach == 0), size.shape)
-    decided = zero | flushed | (kept & (slack > error * SAFETY))
-    return np.where(zero | flushed, np.float32(0), nearest), decided
+    least, most = size * (1 - slip) - error, size * (1 + slip) + error
+    if (least.max(axis=0, initial=0.0) >= OVERFLOW).any():
+        raise Undecided("a value is too large for float32: nothing that it is part of can be published")
+    nearest, slack = _nearest(size, np.copysign(1.0, x.hi) * x.lo)
+    zero = (most < lowest) | ((largest == 0) & (reach == 0))
+    decided = zero | ((least >= highest) & (most < OVERFLOW) & (slack > error * SAFETY))
+    values = np.copysign(nearest, x.hi).astype(np.float32)
+    if zero.any():
+        values[zero] = 0.0
+    return values, decided
 
 
-def _nearest(x: DD) -> NDArray[np.float32]:
-    """The float32 nearest to `hi + lo`: where `hi` lies halfway between two, `lo` decides."""
-    nearest = x.hi.astype(np.float32)
+def _nearest(size: Array, low: Array) -> tuple[NDArray[np.float32], Array]:
+    """The float32 nearest to `size + low`, size not negative, and how far the next boundary is.
+
+    Where `size` lies halfway between two, `low` decides. Beside a boundary the first difference is exact, so
+    the second rounds only in its own last place.
+    """
+    with np.errstate(over="ignore"):
+        nearest = size.astype(np.float32)
     below, above = _boundaries(nearest)
-    up = (x.hi == above) & (x.lo > 0)
-    down = (x.hi == below) & (x.lo < 0)
-    nearest = np.where(up, np.nextafter(nearest, np.float32(np.inf)), nearest)
-    return np.where(down, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+    up, down = (size == above) & (low > 0), (size == below) & (low < 0)
+    if up.any() or down.any():
+        nearest[up] = np.nextafter(nearest[up], np.float32(np.inf))
+        nearest[down] = np.nextafter(nearest[down], np.float32(0))
+        below, above = _boundaries(nearest)
+    return nearest, np.fmin((above - size) - low, (size - below) + low)
 
 
 def _boundaries(x: NDArray[np.float32]) -> tuple[Array, Array]:
-    """Halfway to the float32 below and to the one above; exact in float64."""
-    middle = x.astype(np.float64)
-    below = np.nextafter(x, np.float32(-np.inf)).astype(np.float64)
-    above = np.nextafter(x, np.float32(np.inf)).astype(np.float64)
+    """Halfway to the float32 below and to the one above, of numbers not negative; exact in float64.
+
+    Neighbours are neighbours as integers. There is none below 0 nor above infinity: not a number.
+    """
+    middle, bits = x.astype(np.float64), x.view(np.int32)
+    with np.errstate(invalid="ignore"):
+        below, above = ((bits + step).view(np.float32).astype(np.float64) for step in (-1, 1))
     return (middle + below) / 2, (middle + above) / 2
 
 

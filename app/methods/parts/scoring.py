@@ -79,11 +79,6 @@ def scorer_of(version: Snapshot) -> Scorer:
     return Scorer(version.head, version.grid, version.expansion, inputs)
 
 
-def scores(head: Head, grid: Grid, features: NDArray[np.int16]) -> NDArray[np.float32]:
-    """`weight @ x + bias` per row, x the features times the grid's unit, by their length if `normalise`."""
-    return Scorer(head, grid)(features)
-
-
 def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The `k` best classes of each row, best first (of equals the earlier class), and their scores."""
     if k == 1:

@@ -1,104 +1,150 @@
 """Matrix products without rounding: numbers cut into digits so short that their products add up exactly.
 
-A digit of `bits` bits is an integer of magnitude at most `2**(bits - 1)`. A product of two digits summed over
-`terms` terms stays at or below `2**51`, and so does every partial sum of it; three such products still add up
-below `2**53`. float64 holds them exactly, whatever order BLAS sums in (the error-free splitting of Ozaki et
-al.,
-"Error-free transformations of matrix multiplication", Numerical Algorithms 59, 2012).
+By Cauchy-Schwarz a partial sum of a product is at most the norm of a row on the left times that of a column
+on the right. Rows of integers are cut in two so that neither half is longer than a `reach`; columns are cut
+into integers times a power of two, none longer than `2**52 / reach`. So float64 holds every product of a half
+and a digit exactly, whatever order BLAS sums in (the error-free splitting of Ozaki et al., "Error-free
+transformations of matrix multiplication", Numerical Algorithms 59, 2012, with a bound by norms).
 """
 
 from __future__ import annotations
 
-from math import ceil, log2
+from dataclasses import dataclass
+from math import ceil, floor, log2, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.linalg import blas
 
 from app.methods.parts import double_double as dd
-from app.methods.parts.double_double import DD, Array
+from app.methods.parts.double_double import DD, UNIT, Array
 
-MOST_EXACT = 3  # products of digits that may be added up before the first rounding
+LONGEST = 2.0**52  # of a half's row times a digit's column
 SAFETY = 1 + 2.0**-20  # for the rounding of norms and bounds themselves
+PRODUCT_ERROR = UNIT**2 * SAFETY
+
+
+@dataclass(frozen=True)
+class Digits:
+    """`sum_j digit_j units_j`, the digits beside each other; units are powers of two."""
+
+    stacked: Array  # (rows, count * columns)
+    units: Array  # (count, columns)
+    reach: float  # of what they may be multiplied by
+
+    def columns(self, chosen: slice) -> Digits:
+        """Those of some columns."""
+        count, columns = self.units.shape
+        by_digit = self.stacked.reshape(-1, count, columns)[:, :, chosen]
+        units = self.units[:, chosen]
+        return Digits(by_digit.reshape(len(self.stacked), units.size), units, self.reach)
+
+    def value(self) -> DD:
+        """The number itself, rounded `count - 1` times by `dd.SUM`: any number near the one cut will do."""
+        first, *others = np.split(self.stacked, len(self.units), axis=1)
+        total = dd.exact(first * self.units[0])
+        for digit, unit in zip(others, self.units[1:], strict=True):
+            total = dd.add_float(total, digit * unit)
+        return total
 
 
 def slice_bits(terms: int) -> int:
-    """Bits of a digit: `terms * 2**(2 bits - 2) <= 2**51`. 18 or more up to 131,072 terms."""
+    """Bits of integers, signs included, of which any `terms` products add up exactly: at most `2**51`."""
     return (53 - ceil(log2(max(terms, 2)))) // 2
 
 
-def slice_integers(matrix: Array, bits: int) -> list[Array]:
-    """Digits of an integer matrix below 2**53: `matrix = sum_i digit_i 2**(bits i)`, `|digit| <= 2**(bits -
-    1)`.
+def reach_of(matrix: Array) -> float:
+    """The least norm that both halves of each row (rows, length) keep to, or near it; see `halves`."""
+    longest = sqrt(float(np.einsum("ij,ij->i", matrix, matrix).max(initial=0.0)))
+    off = _half_off(matrix)
+    bits = max(2, round(log2(max(longest / off, 1.0)) / 2))
+    return max(off * 2.0**bits, longest / 2.0**bits + off) * SAFETY
 
-    At 18 bits or more there are at most three.
+
+def halves(matrix: Array, reach: float) -> tuple[Array, Array]:
+    """`matrix = low + high` of integers below 2**53; rows of `low`, and of `high` over its unit, keep to it.
+
+    The unit, 4 at least, is a power of two. An entry of `low` is at most half of it, and so is what an entry
+    of `high` is off. Where a unit is the last place of a sum, adding rounds to units.
     """
-    digits: list[Array] = []
-    rest, unit = matrix, 2.0**bits
-    while max(rest.max(initial=0.0), -rest.min(initial=0.0)) > unit / 2:
-        high = np.rint(rest * (1 / unit))
-        digits.append(rest - high * unit)
-        rest = high
-    return [*digits, rest]
+    rounding = 1.5 * 2.0 ** (52 + floor(log2(reach / _half_off(matrix))))
+    high = matrix + rounding
+    high -= rounding
+    return matrix - high, high
 
 
-def slice_columns(x: DD, bits: int, count: int) -> tuple[list[Array], NDArray[np.int64], DD]:
-    """Digits by column: `x = sum_j digit_j 2**(exponent - bits (j + 1)) + rest`, `|digit| <= 2**(bits - 1)`.
+def digit_gain(rows: int, reach: float) -> float:
+    """How many times smaller than a column (rows,), or the rest of a digit, the rest of its next digit is.
 
-    Why the bound holds: what is left after a digit is at most half its unit plus `lo`, and `|lo| <= 2**-53
-    |hi|` is below a third of the next unit because `2 bits <= 52`; so the next digit rounds to `2**(bits -
-    1)` at most. Taking a digit off `hi` is exact: the difference is a multiple of the last place of `hi` and
-    no longer.
+    A digit's rounding makes it longer by `sqrt(rows) / 2` at most; its unit is the least power of two that
+    leaves room for that, and the rest at most as long as that rounding.
     """
-    exponent = np.frexp(np.abs(x.hi).max(axis=0, initial=0.0))[1].astype(np.int64) + 1
-    digits: list[Array] = []
+    off = sqrt(rows) / 2
+    return (LONGEST / reach - off) / (2 * off)
+
+
+def slice_columns(x: DD, reach: float, count: int) -> tuple[Digits, DD]:
+    """The first digits of each column of x, and the rest.
+
+    Taking a digit off `hi` is exact: the difference is a multiple of the last place of `hi` and no longer.
+    """
+    rows, columns = x.hi.shape
+    room = LONGEST / reach - sqrt(rows) / 2
+    if room < sqrt(rows):
+        raise ValueError("these rows are too long to multiply by digits")
+    found = Digits(np.empty((rows, count * columns)), np.empty((count, columns)), reach)
     rest = x
     for j in range(count):
-        unit = np.ldexp(
-            1.0, exponent - bits * (j + 1)
-        )  # a power of two: scaling by it is exact, as by 1 / unit
-        digit = np.rint(rest.hi * (1 / unit))
-        rest = dd.two_sum(rest.hi - digit * unit, rest.lo)
-        digits.append(digit)
-    return digits, exponent, rest
+        unit = np.ldexp(1.0, np.frexp(norms(rest.hi) / room)[1])
+        digit = rest.hi * (1 / unit)  # scaling by a power of two is exact
+        np.rint(digit, out=digit)
+        found.stacked[:, j * columns : (j + 1) * columns], found.units[j] = digit, unit
+        digit *= unit
+        rest = dd.two_sum(np.subtract(rest.hi, digit, out=digit), rest.lo)
+    return found, rest
 
 
-def assemble(digits: list[Array], exponent: NDArray[np.int64], bits: int) -> DD:
-    """`sum_j digit_j 2**(exponent - bits (j + 1))`, rounded to a double-double: any number near will do."""
-    total = dd.exact(np.zeros_like(digits[0]))
-    for j, digit in enumerate(digits):
-        total = dd.add_float(total, digit * np.ldexp(1.0, exponent - bits * (j + 1)))
-    return total
+def product(left: Array, right: Digits) -> tuple[DD, Array]:
+    """`left @ right` for integers below 2**53, and by column a sum of squares that bounds its error.
 
-
-def product(
-    left: list[Array], right: list[Array], exponent: NDArray[np.int64], bits: int
-) -> tuple[DD, Array]:
-    """`(sum_i left_i 2**(bits i)) @ (sum_j right_j 2**(exponent - bits (j + 1)))` and a bound by column.
-
-    Only the combination of the digits' products rounds: each addition by `dd.SUM` of a partial sum, which is
-    at most the sum of the magnitudes.
+    Only adding up the n products of halves and digits rounds (`dd.add_up`). By Cauchy-Schwarz that loses at
+    most `PRODUCT_ERROR` times the root of the sum; blocks of rows may add theirs up before it is taken.
     """
-    if min(len(left), len(right)) > MOST_EXACT:
-        raise ValueError("too many digits to add up exactly")
-    stacked = np.concatenate(right, axis=1)
-    count = right[0].shape[1]
-    by_shift: dict[int, Array] = {}
-    for i, digit in enumerate(left):
-        partial = digit @ stacked
-        for j in range(len(right)):
-            block = partial[:, j * count : (j + 1) * count]
-            same = by_shift.get(i - j - 1)
-            by_shift[i - j - 1] = block if same is None else same + block
-    total = dd.exact(np.zeros_like(by_shift[-1]))
-    size = np.zeros_like(total.hi)
-    for shift in sorted(by_shift):
-        scaled = by_shift[shift] * np.ldexp(1.0, bits * shift + exponent)
-        total = dd.add_float(total, scaled)
-        size += np.abs(scaled)
-    return total, len(by_shift) * dd.SUM * norms(size)
+    columns = right.units.shape[1]
+    terms = []
+    for half in halves(left, right.reach):
+        partial = matmul(half, right.stacked)
+        for j, unit in enumerate(right.units):
+            terms.append(partial[:, j * columns : (j + 1) * columns] * unit)
+    size = sum((squares(term) for term in terms), np.zeros(columns))
+    return dd.add_up(terms), size * len(terms) ** 5
+
+
+def matmul(left: Array, right: Array) -> Array:
+    """`left @ right` by the BLAS that factorises: numpy brings another, and the threads of two in turn wait
+    for each other.
+    """
+    result: Array = blas.dgemm(1.0, np.ascontiguousarray(right).T, np.ascontiguousarray(left).T).T
+    return result
+
+
+def squares(x: Array) -> Array:
+    """The sum of squares of each column."""
+    found: Array = np.einsum("ij,ij->j", x, x)
+    return found
 
 
 def norms(x: Array) -> Array:
     """2-norm of each column, rounded up."""
-    lengths: Array = np.sqrt(np.einsum("ij,ij->j", x, x)) * SAFETY
+    lengths: Array = np.sqrt(squares(x)) * SAFETY
     return lengths
+
+
+def frobenius(x: Array) -> float:
+    """The 2-norm of all entries, rounded up."""
+    flat = x.ravel()
+    return float(blas.ddot(flat, flat) ** 0.5 * SAFETY) if len(flat) else 0.0
+
+
+def _half_off(matrix: Array) -> float:
+    """The norm of a row of halves: what rounding to integers moves a row by at most."""
+    return sqrt(max(matrix.shape[1], 1)) / 2

@@ -23,13 +23,13 @@ from scipy.sparse import csr_array
 
 from app.methods.parts.digest import array_digest, label_keys
 from app.methods.parts.expansion import Expansion
-from app.methods.parts.targets import TargetSums
+from app.methods.parts.packing import Integers as Integers
+from app.methods.parts.packing import pack, packed_length, row_starts, unpack
+from app.methods.parts.targets import LIMIT, TargetSums
 
 EXACT = 2**53
-LARGEST = 2**20  # features and targets stay below
+LARGEST = LIMIT + 1  # features and targets stay below
 BLOCK = 4_096  # rows of one product: what they add stays below 2**12 * 2**40
-
-Integers = NDArray[np.int64]
 
 
 class TooLarge(ValueError):
@@ -55,7 +55,7 @@ class Statistics:
     counts: Integers  # (classes,)
     sums: Integers  # (classes, width)
     squares: Integers  # (classes, width), of each feature by itself
-    gram: Integers  # (width * (width + 1) / 2,): rows of the upper triangle, sum over all rows of x x^T
+    gram: Integers  # (width * (width + 1) / 2,), `packing`: sum over all rows of x x^T
     expansion: Expansion | None = None  # of the features that were summed
     targets: TargetSums | None = None
 
@@ -79,12 +79,7 @@ class Statistics:
 
     def full_gram(self) -> NDArray[np.float64]:
         """(width, width) float64, each entry an exact integer. Memory: `8 width**2` bytes."""
-        full = np.empty((self.width, self.width))
-        for i, start in enumerate(row_starts(self.width)):
-            row = self.gram[start : start + self.width - i]
-            full[i, i:] = row
-            full[i:, i] = row
-        return full
+        return unpack(self.gram, self.width)
 
     def merge(self, other: Statistics) -> Statistics:
         """The statistics of both multisets together. Raises `TooLarge` and `NotTogether`."""
@@ -130,7 +125,8 @@ class Statistics:
 
     def keep(self, classes: Sequence[str]) -> Statistics:
         """Only these rows of the class tables; the Gram is left as it is."""
-        index = np.array([self.classes.index(key) for key in classes], np.int64)
+        place = {key: i for i, key in enumerate(self.classes)}
+        index = np.array([place[key] for key in classes], np.int64)
         return replace(
             self,
             classes=tuple(classes),
@@ -194,7 +190,7 @@ def from_arrays(arrays: dict[str, NDArray[np.generic]]) -> Statistics:
 def empty(width: int, expansion: Expansion | None = None, *, targets: bool = False) -> Statistics:
     """The statistics of no row."""
     table = np.zeros((0, width), dtype=np.int64)
-    packed = np.zeros(width * (width + 1) // 2, np.int64)
+    packed = np.zeros(packed_length(width), np.int64)
     sums = TargetSums(np.zeros(width, np.int64), 0, 0) if targets else None
     return Statistics((), np.zeros(0, np.int64), table, table.copy(), packed, expansion, sums)
 
@@ -244,17 +240,11 @@ def accumulate(
         np.bincount(labels, minlength=count).astype(np.int64),
         sums.astype(np.int64),
         squares.astype(np.int64),
-        _pack(gram),
+        pack(gram),
         expansion,
         None if targets is None else TargetSums.from_rows(cross.astype(np.int64), targets),
     )
     return found.keep([key for key, n in zip(classes, found.counts, strict=True) if n])
-
-
-def row_starts(width: int) -> Integers:
-    """Where row i of the packed upper triangle begins: its diagonal entry."""
-    i = np.arange(width, dtype=np.int64)
-    return i * width - i * (i - 1) // 2
 
 
 def _check_targets(targets: Integers) -> None:
@@ -262,14 +252,6 @@ def _check_targets(targets: Integers) -> None:
         raise TooLarge(f"a target is {LARGEST:,} grid steps or more")
     if float((targets.astype(np.float64) ** 2).sum()) >= EXACT:
         raise TooLarge("these targets add up to 2**53 or more: they cannot be summed exactly")
-
-
-def _pack(upper: NDArray[np.float64]) -> Integers:
-    width = len(upper)
-    packed = np.empty(width * (width + 1) // 2, dtype=np.int64)
-    for i, start in enumerate(row_starts(width)):
-        packed[start : start + width - i] = upper[i, i:]
-    return packed
 
 
 def _aligned(a: Statistics, b: Statistics) -> tuple[Statistics, Statistics]:

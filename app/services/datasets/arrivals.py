@@ -124,9 +124,9 @@ class Arrival:
                 staging.consult(session, self.caller.tenant_id, self.id, reconsent=self.options.reconsent)
             session.add_all(self.written)
             self._record(session)
-            job = _offer(self.service, session, self.caller, row, model_id)
+            started = _offer(self.service, session, self.caller, row, model_id)
             once.finish(session, status=201, headers={"Location": location(self.id)}, resource_id=self.id)
-        _ring(self.service, job)
+        _ring(self.service, started)
         duplicates.remember(self.service, self.caller.tenant_id, self.id, key)
         return row
 
@@ -241,18 +241,18 @@ def location(dataset_id: UUID) -> str:
 def _repeat(service: Service, caller: Caller, found: UUID, once: Once, model_id: UUID | None) -> Dataset:
     with service.db.begin() as session:
         row = session.get_one(Dataset, found)
-        job = _offer(service, session, caller, row, model_id)
+        started = _offer(service, session, caller, row, model_id)
         once.finish(session, status=200, headers={"Location": location(found)}, resource_id=found)
-    _ring(service, job)
+    _ring(service, started)
     return row
 
 
 def _offer(
     service: Service, session: Session, caller: Caller, row: Dataset, model_id: UUID | None
-) -> Job | None:
-    return policies.offer(service, session, caller, model_id, row) if model_id else None
+) -> list[Job]:
+    return policies.offer(service, session, caller, model_id, row) if model_id else []
 
 
-def _ring(service: Service, job: Job | None) -> None:
-    if job is not None:
+def _ring(service: Service, started: list[Job]) -> None:
+    for job in started:
         service.bell.ring(job.id, job.queue)

@@ -7,6 +7,7 @@ that used it is there: a forget request has to find that version.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, exists, select, update
@@ -22,6 +23,8 @@ from app.tables import (
     Dataset,
     Decision,
     FeatureMap,
+    Job,
+    JobEvent,
     ModelClass,
     RestrictedRow,
     Sample,
@@ -36,6 +39,7 @@ AT_ONCE = 50  # shards between two safe points
 ROWS = 20_000  # positions of one transaction
 
 Tell = Callable[[float], None]
+Json = dict[str, Any]
 
 
 def files_of(version: Version) -> list[UUID]:
@@ -75,6 +79,7 @@ def purge_model(service: Service, model_id: UUID, tell: Tell) -> int:
     destroy_shards(service, Shard.feature_map_id.in_(maps), tell)
     with service.db.begin() as session:
         _empty_versions(session, model_id, [row.id for row in versions])
+        _empty_jobs(session, model_id)
         offers.remove(session, model_id)
         session.execute(update(Decision).where(Decision.model_id == model_id).values(reason="", gates=[]))
         touch(session)
@@ -113,6 +118,26 @@ def _empty_versions(session: Session, model_id: UUID, versions: Sequence[UUID]) 
     session.execute(delete(Centroid).where(Centroid.class_id.in_([row.id for row in classes])))
     for row in classes:
         row.name = row.name_key = ids.encode("cls", row.id)
+
+
+def _empty_jobs(session: Session, model_id: UUID) -> None:
+    """Take the names of classes out of what updates gave back, and out of what they told on the way."""
+    jobs = session.scalars(select(Job).where(Job.model_id == model_id, Job.kind != "purge")).all()
+    for job in jobs:
+        job.result, job.error = _without_names(job.result, job.error)
+        job.revision += 1
+    mine = JobEvent.job_id.in_([job.id for job in jobs])
+    session.execute(delete(JobEvent).where(mine, JobEvent.event == "log"))
+    for line in session.scalars(select(JobEvent).where(mine, JobEvent.event == "done")):
+        result, error = _without_names(line.data["result"], line.data["error"])
+        line.data = {**line.data, "result": result, "error": error}
+
+
+def _without_names(result: Json | None, error: Json | None) -> tuple[Json | None, Json | None]:
+    return (
+        result and {**result, "classes_added": [], "metrics": {}, "gates": []},
+        error and {**error, "detail": "", "errors": []},
+    )
 
 
 def _is_used(session: Session, dataset_id: UUID) -> bool:

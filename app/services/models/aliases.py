@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from app.services.callers.idempotency import Once
 
 LATEST = "latest"
+MOST = 5  # versions that a refusal names
 ALIAS_NAME: TypeAdapter[str] = TypeAdapter(AliasName)
 
 
@@ -131,6 +132,8 @@ def rollback(
         check(row.revision)
         _may(caller, row, None)
         version = _before(session, row)
+        if version.state != "ready":
+            raise _no_way_back(session, model, row, version)
         allow(session, model, version)
         moved = move(session, model, name, version, reason=reason, actor=caller.actor)
         answer = AliasRead.of(moved, version.number, version.number)
@@ -263,6 +266,23 @@ def _before(session: Session, row: Alias) -> Version:
         if version_id not in (None, row.version_id):
             return session.get_one(Version, version_id)
     raise VersionNotReady(f"alias {row.name!r} never named another version")
+
+
+def _no_way_back(session: Session, model: Model, row: Alias, version: Version) -> VersionNotReady:
+    """The refusal to go back to a version that is retired or purged, with those that the alias may name."""
+    others = session.scalars(
+        select(Version)
+        .where(Version.model_id == model.id, Version.state == "ready", Version.id != row.version_id)
+        .order_by(Version.number.desc())
+    )
+    possible = [one for one in others if not refusal(session, model, one, row.name, may_promote=True)][:MOST]
+    numbers = ", ".join(str(one.number) for one in possible)
+    choose = f"it can be moved to {numbers}" if possible else "no other version can be used"
+    return VersionNotReady(
+        f"alias {row.name!r} named version {version.number} before, which is {version.state}: "
+        f"what it stored was destroyed; {choose}",
+        related=[versions.path(model.id, one.number) for one in possible],
+    )
 
 
 def _moves(session: Session, model_id: UUID, name: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from app.methods.parts.metrics import PerClass, forgetting
+from app.methods.parts.metrics import PerClass, accuracy_of, forgetting
 from app.schemas.models import Gates
 
 
@@ -17,20 +17,21 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """One line per gate that is set and applies: its limit, the value measured, whether it holds.
 
-    Gates on old classes do not apply to a version whose parent knew none, nor those on new classes to one
-    that brings none. A gate whose value could not be measured does not hold. Forgetting is measured against
+    Old is what `known_before` has: the classes of the version that the alias names, or without one of the
+    parent. Gates on old classes do not apply where there are none, nor those on new classes to a version that
+    brings none. A gate whose value could not be measured does not hold. Forgetting is measured against
     `aliased`, the accuracy per class of the version that the alias names, or without one against the best
     of all versions before. A class that the aliased version knows and this one does not is forgotten whole.
     """
-    has_old = bool(known_before)
-    has_new = any(name not in known_before for name in metrics.get("per_class", {}))
+    now = metrics.get("per_class", {})
+    new = [name for name in now if name not in known_before]
+    has_old, has_new = bool(known_before), bool(new)
     forgotten = metrics.get("forgetting")
     if aliased is not None:
-        now = metrics.get("per_class", {})
         forgotten = forgetting({name: now.get(name, 0.0) for name in aliased}, [aliased])
     lines = (
-        ("min_old", gates.min_old, metrics.get("accuracy_old"), has_old),
-        ("min_new", gates.min_new, metrics.get("accuracy_new"), has_new),
+        ("min_old", gates.min_old, accuracy_of(metrics, known_before), has_old),
+        ("min_new", gates.min_new, accuracy_of(metrics, new), has_new),
         ("max_forgetting", gates.max_forgetting, forgotten, has_old),
     )
     return [

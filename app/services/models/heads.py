@@ -9,10 +9,10 @@ from typing import Any, TypedDict
 
 from app.errors import ValidationFailed
 from app.methods import networks
-from app.methods.base import Task
+from app.methods.base import Memory, Task
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.expansion import Expansion
-from app.methods.parts.learning import BYTES_PER_SQUARE, GCV_BYTES_PER_SQUARE
+from app.methods.parts.learning import SOLVE
 from app.methods.parts.model_settings import Ridge, TargetGrid
 from app.schemas.models import RIDGE, ModelCreate
 from app.tables import Model
@@ -49,7 +49,7 @@ def check(body: ModelCreate, memory: int) -> None:
             f"a model of task {body.task.value} {what} a grid of targets", pointer="/input/target"
         )
     if body.expansion is not None:
-        check_memory(body.expansion.width, body.ridge == "gcv", memory, pointer="/expansion/width")
+        check_memory(SOLVE, body.expansion.width, memory, pointer="/expansion/width")
 
 
 def width(model: Model) -> int:
@@ -59,12 +59,10 @@ def width(model: Model) -> int:
     return networks.width(NetworkSpec(**model.network), InputSpec(**model.input))
 
 
-def check_memory(width: int, gcv: bool, memory: int, pointer: str) -> None:
-    """Raise `ValidationFailed` where solving a head of this width would need more than `memory` bytes."""
-    needed = (GCV_BYTES_PER_SQUARE if gcv else BYTES_PER_SQUARE) * width**2
-    if needed > memory:
-        raise ValidationFailed(
-            f"a head on {width:,} features needs {needed / 2**30:,.1f} GiB of memory to solve; "
-            f"the service gives a job {memory / 2**30:,.1f} GiB",
-            pointer=pointer,
-        )
+def check_memory(needed: Memory, width: int, memory: int, pointer: str) -> None:
+    """Raise `ValidationFailed` where a head of this width, of whatever classes, needs more than `memory`.
+
+    What the classes take besides is known, and refused, when the job begins.
+    """
+    if short := needed.shortage(width, 0, memory):
+        raise ValidationFailed(short, pointer=pointer)

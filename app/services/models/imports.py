@@ -15,7 +15,7 @@ from safetensors.torch import load as parse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import ids
+from app import ids, json_keys
 from app.errors import (
     AppError,
     BodyTooLarge,
@@ -122,6 +122,7 @@ def _unpack(body: bytes, limit: int) -> tuple[HeadSpec, Mapping[str, torch.Tenso
 
 
 def _spec(raw: bytes) -> HeadSpec:
+    json_keys.check(raw, "head.json")
     try:
         return HeadSpec.model_validate_json(raw)
     except ValidationError as error:

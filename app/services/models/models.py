@@ -109,7 +109,7 @@ def create(service: Service, caller: Caller, body: ModelCreate, once: Once | Non
         except IntegrityError:  # a parallel call was first
             raise NameConflict(f"a model {body.name!r} exists", pointer="/name") from None
         if body.update_policy:
-            policy_settings.put(session, caller, row, body.update_policy)
+            policy_settings.put(session, caller, row, body.update_policy, service.settings.jobs.memory_bytes)
             policy_settings.check_model(session, row)
         _record(session, caller, "model.created", row)
         touch(session)
@@ -145,7 +145,7 @@ def change(service: Service, caller: Caller, model_id: UUID, body: ModelChange, 
         if "on_taint" in given:
             row.on_taint = body.on_taint
         if "update_policy" in given:
-            policy_settings.put(session, caller, row, body.update_policy)
+            policy_settings.put(session, caller, row, body.update_policy, service.settings.jobs.memory_bytes)
         policy_settings.check_model(session, row)
         row.revision += 1
         _record(session, caller, "model.changed", row)

@@ -22,7 +22,7 @@ from app.methods.base import Centroid, Snapshot
 from app.service import Service
 from app.services.callers import audit
 from app.services.erasure import ledger
-from app.services.models import aliases, classes, gates, models
+from app.services.models import aliases, classes, gates, models, versions
 from app.services.models.snapshots import Saved
 from app.tables import Centroid as CentroidRow
 from app.tables import (
@@ -185,12 +185,15 @@ def promote(
 ) -> Promotion:
     """Move the alias that a job asked for, if the gates hold and nothing forbids it.
 
-    With `only_gated` a version that no gate applies to moves nothing: nothing has measured it.
+    Old classes are those of the version that the alias names, or `known_before` where it names none. With
+    `only_gated` a version that no gate applies to moves nothing: nothing has measured it.
     """
     if alias is None:
         return Promotion(None, [])
     before = aliases.named(session, model, alias)
     aliased = None if before is None else before.metrics.get("per_class", {})
+    if before is not None:  # also where it is no ancestor: what it does not know is new to who asks for it
+        known_before = {entry.name for entry in versions.class_map(session, before.id)}
     report = gates.evaluate(models.gates_of(model), version.metrics, known_before, aliased)
     if only_gated and not report:
         return Promotion(None, [], "no gate applies to this version")

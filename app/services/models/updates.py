@@ -20,7 +20,7 @@ from app.errors import (
     ValidationFailed,
     VersionTainted,
 )
-from app.methods.base import Method, Split, Task
+from app.methods.base import Method, Task
 from app.schemas.jobs import JobRead
 from app.schemas.updates import UpdateCreate
 from app.service import Caller, Service
@@ -54,7 +54,8 @@ def submit(
     with service.db.begin() as session:
         if once:
             once.begin(session)
-        model = models.get(session, caller.tenant_id, model_id)
+        held = body.base is not None  # until its job is there to spare it, a base could be retired
+        model = models.get(session, caller.tenant_id, model_id, lock=held)
         request = request_of(body, may_promote=caller.may("promote"))
         ground = survey(session, model, request)
         something_queued = jobs.waiting_on(session, model.id)
@@ -75,7 +76,7 @@ def submit(
             request=request,
             actor=caller.actor,
             request_id=caller.request_id,
-            datasets=roles(ground, selects(method, request)),
+            datasets=roles(ground, method.selects(request["method"]["params"])),
             max_attempts=service.settings.jobs.max_attempts,
         )
         resources = {"model": model.id, "job": job.id}
@@ -126,7 +127,7 @@ def check(
     """
     _check_method(ground, method, something_queued)
     _check_knowledge(session, ground, method, settings.jobs.memory_bytes, something_queued)
-    if selects(method, request) and ground.evaluation is None:
+    if method.selects(request["method"]["params"]) and ground.evaluation is None:
         raise ValidationFailed(
             f"{method.name} chooses its parameters on an evaluation dataset; name one", pointer="/evaluation"
         )
@@ -134,11 +135,6 @@ def check(
     if ground.datasets and ground.model.task != Task.REGRESSION:
         _check_classes(session, ground, request, settings.limits.classes, something_queued)
     check_unused(session, ground)
-
-
-def selects(method: Method[Any], request: dict[str, Any]) -> bool:
-    """Whether the method is to choose parameters on the evaluation dataset: role `select`."""
-    return Split.SELECT in method.may_use and bool(request["method"]["params"].get("choose"))
 
 
 def _check_classes(
@@ -229,7 +225,7 @@ def _check_knowledge(
     if base is not None:
         coverage.check_rows_known(session, base)
     if method.statistics:
-        heads.check_memory(heads.width(model), model.ridge == "gcv", memory, pointer="/method/name")
+        heads.check_memory(method.memory, heads.width(model), memory, pointer="/method/name")
         if base is not None:
             coverage.check(session, base)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, exists, or_, select, update
@@ -16,6 +16,7 @@ from app.services.jobs.rows import DONE
 from app.tables import Dataset, ErasedRow, ForgetRequest, Job, LedgerEntry, Model, Offer
 
 WAITING, STARTED, LEARNED, REFUSED = "waiting", "started", "learned", "refused"
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)  # after jobs that failed on a dataset
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Waiting:
     offer: Offer
     dataset: Dataset
     rows: int
+    due: datetime  # it is not tried again before
 
     @property
     def id(self) -> UUID:
@@ -48,15 +50,24 @@ def waiting(session: Session, model: Model) -> list[Waiting]:
     by their class; which split they are of only the shards say, so eval rows are taken to be named first:
     that keeps none back."""
     rows = session.execute(
-        select(Offer, Dataset)
+        select(Offer, Dataset, Job.finished_at)
         .join(Dataset, Dataset.id == Offer.dataset_id)
+        .outerjoin(Job, Job.id == Offer.job_id)
         .where(Offer.model_id == model.id, Offer.state == WAITING)
         .order_by(Offer.offered_at, Offer.dataset_id)
         .execution_options(populate_existing=True)
     ).all()
-    gone = _gone(session, model, [dataset.id for _, dataset in rows])
+    gone = _gone(session, model, [dataset.id for _, dataset, _ in rows])
     out = ledger.classes_out(session, model.id) if rows else {}
-    return [Waiting(offer, dataset, _rows(dataset, gone[dataset.id], out)) for offer, dataset in rows]
+    return [
+        Waiting(
+            offer,
+            dataset,
+            _rows(dataset, gone[dataset.id], out),
+            (failed_at or offer.offered_at) + pause(offer.tries),
+        )
+        for offer, dataset, failed_at in rows
+    ]
 
 
 def _rows(dataset: Dataset, gone: int, out: Iterable[str]) -> int:
@@ -64,6 +75,11 @@ def _rows(dataset: Dataset, gone: int, out: Iterable[str]) -> int:
     twice, and never makes less than none."""
     of_classes = sum(int(dataset.classes[name]["train"]) for name in out if name in dataset.classes)
     return max(0, dataset.train_rows - of_classes - max(0, gone - dataset.eval_rows))
+
+
+def pause(tries: int) -> timedelta:
+    """How long a dataset rests after that many jobs have failed on it."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 4 ** (min(tries, 9) - 1)) if tries else timedelta()
 
 
 def start(offers: Iterable[Offer], job_id: UUID) -> None:

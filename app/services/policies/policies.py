@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 MOST_TRIES = 3  # jobs that may fail on a dataset before it is refused
 
 
-def offer(service: Service, session: Session, caller: Caller, model_id: UUID, dataset: Dataset) -> Job | None:
-    """Count a dataset as sent for the model and decide; gives the job to ring for, if that started one."""
+def offer(service: Service, session: Session, caller: Caller, model_id: UUID, dataset: Dataset) -> list[Job]:
+    """Count a dataset as sent for the model and decide; gives the jobs to ring for, if that started any."""
     model = models.get(session, caller.tenant_id, model_id, lock=True)
     models.fitting(session, model, dataset.id, "model")
     if not dataset.train_rows:
@@ -69,35 +69,34 @@ def _look(service: Service, tenant_id: UUID, model_id: UUID) -> int:
     with service.db.begin() as session:
         model = models.get(session, tenant_id, model_id, lock=True)
         _settle(session, model)
-        job = decide(service, session, model)
-    if job is not None:
+        started = decide(service, session, model)
+    for job in started:
         service.bell.ring(job.id, job.queue)
-    return int(job is not None)
+    return len(started)
 
 
-def decide(service: Service, session: Session, model: Model, arrived: Dataset | None = None) -> Job | None:
-    """Start an update with what waits, or say why not. The caller holds the lock of the model's row."""
-    policy = policy_settings.of(model)
+def decide(service: Service, session: Session, model: Model, arrived: Dataset | None = None) -> list[Job]:
+    """Start updates with what waits, or say why not. The caller holds the lock of the model's row."""
+    policy, now = policy_settings.of(model), clock(session)
     found = offers.waiting(session, model)
     gone = [one for one in found if one.dataset.deleted_at is not None]
     for one in gone:
         policy_jobs.refuse(session, model, one.offer, "the dataset was deleted", "purged")
-    ready = [one for one in found if one.rows and one not in gone]
+    ready = [one for one in found if one.rows and one.due <= now and one not in gone]
     fresh = [arrived.id] if arrived else []
     if policy is None or policy.when == "manual":
         if arrived:
             _wait(session, model, fresh, "updates of this model are started by hand")
-        return None
-    now = clock(session)
+        return []
     if not ready or not (why := _due(policy, model, ready, now)):
         if arrived:
             _wait(session, model, fresh, _until(policy, model, ready, now))
-        return None
+        return []
     try:
         scopes = policy_settings.scopes(session, model)
     except Forbidden as error:
         policy_jobs.hold_back(session, model, error.detail, error.code, fresh)
-        return None
+        return []
     return policy_jobs.start(service, session, model, policy, scopes, ready, why, fresh)
 
 
@@ -125,7 +124,7 @@ def _beat(policy: UpdatePolicy, model: Model, at: datetime) -> int:
 def _until(policy: UpdatePolicy, model: Model, ready: Sequence[Waiting], now: datetime) -> str:
     """What an update waits for."""
     if not ready:
-        return "every row that waits is restricted by a forget request"
+        return "every row of it is restricted by a forget request"
     rows = sum(one.rows for one in ready)
     if policy.max_wait_seconds is None:
         return f"{rows} of {policy.min_rows} rows wait"
@@ -159,12 +158,14 @@ def _settle(session: Session, model: Model) -> None:
             one.state = offers.WAITING if one in again else offers.REFUSED
             one.tries -= int(blamed is not None)  # the fault of one costs the others nothing
         cause = (job.error or {}).get("cause", Cause.INTERNAL)
-        then = "what waited for it waits again" if again else "what waited for it is not tried again"
+        pause = max((offers.pause(one.tries) for one in again), default=timedelta())
+        soon = f" in {pause.total_seconds():.0f} s" if pause else ""
+        then = f"is tried again{soon}" if again else "is not tried again"
         history.note(
             session,
             model,
             "failed",
-            f"{ids.encode('job', job.id)} is {job.state}; {then}",
+            f"{ids.encode('job', job.id)} is {job.state}; what waited for it {then}",
             code=str(cause),
             actor=job.actor,
             datasets=[one.dataset_id for one in left],

@@ -44,14 +44,33 @@ def start(
     ready: Sequence[Waiting],
     why: str,
     fresh: Sequence[UUID],
-) -> Job | None:
-    """One update with all that fits; gives its job, or none where one that still waits took it."""
+) -> list[Job]:
+    """Updates with all that fits, one after another where it is too much for one; gives their jobs, but those
+    of others that still wait and took some."""
     alias = policy.alias
     if alias is not None and not policy_settings.has_alias(session, model, alias):
         hold_back(session, model, f"there is no alias {alias!r} any more", "not-found", fresh)
-        return None
+        return []
     shape = _request(policy, scopes)
-    chosen = _fitting(service, session, model, shape, ready[:MOST], fresh)
+    parts = [ready[at : at + MOST] for at in range(0, len(ready), MOST)]
+    if len(parts) > 1:
+        why = f"{why}; {len(ready)} datasets wait, an update takes {MOST}"
+    made = [_start_one(service, session, model, shape, part, why, fresh) for part in parts]
+    return [job for job in made if job is not None]
+
+
+def _start_one(
+    service: Service,
+    session: Session,
+    model: Model,
+    shape: Request,
+    ready: Sequence[Waiting],
+    why: str,
+    fresh: Sequence[UUID],
+) -> Job | None:
+    """One update with all of these that fits; gives its job, or none where one that still waits took it."""
+    mine = {one.id for one in ready}
+    chosen = _fitting(service, session, model, shape, ready, [id for id in fresh if id in mine])
     if not chosen:
         return None
     job = _waiting_job(service, session, model, shape, chosen)
@@ -63,6 +82,7 @@ def start(
     offers.start([one.offer for one in chosen], job.id)
     named = [one.id for one in chosen]
     actor = policy_settings.actor(model)
+    alias = shape["alias"]
     history.note(session, model, event, why, actor=actor, datasets=named, job_id=job.id, alias=alias)
     return job if event == "started" else None
 
@@ -206,7 +226,7 @@ def _new_job(
 ) -> Job:
     request: Mapping[str, Any] = _with(shape, [one.id.hex for one in chosen])
     ground = updates.survey(session, model, dict(request))
-    selects = updates.selects(methods.BY_NAME[request["method"]["name"]], dict(request))
+    selects = methods.BY_NAME[request["method"]["name"]].selects(request["method"]["params"])
     job = jobs.new_job(
         session,
         tenant_id=model.tenant_id,

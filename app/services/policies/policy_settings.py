@@ -19,6 +19,7 @@ from app.errors import (
 from app.methods.base import Task
 from app.schemas.policies import UpdatePolicy
 from app.service import Caller
+from app.services.models import heads
 from app.tables import Alias, ApiKey, Model, Offer
 
 AT = "/update_policy"
@@ -30,14 +31,15 @@ def of(model: Model) -> UpdatePolicy | None:
     return UpdatePolicy.model_validate(model.update_policy) if model.update_policy else None
 
 
-def put(session: Session, caller: Caller, model: Model, policy: UpdatePolicy | None) -> None:
-    """Set a policy that acts as this caller, or take it away, under the lock of the model's row."""
+def put(session: Session, caller: Caller, model: Model, policy: UpdatePolicy | None, memory: int) -> None:
+    """Set a policy that acts as this caller, or take it away, under the lock of the model's row; `memory` is
+    what a job has in bytes."""
     if policy is None:
         model.update_policy = model.policy_key_id = model.policy_set_at = None
         return
     _check_fields(policy)
     if policy.method is not None:
-        _check_method(model, policy.method.name)
+        _check_method(model, policy.method.name, memory)
     if policy.alias is not None:
         _check_alias(session, caller, model, policy.alias)
     model.update_policy = policy.model_dump(mode="json")
@@ -45,8 +47,17 @@ def put(session: Session, caller: Caller, model: Model, policy: UpdatePolicy | N
 
 
 def check_model(session: Session, model: Model) -> None:
-    """Refuse a change that leaves a policy to promote what nothing measures, or what it learned from."""
+    """Refuse a change that leaves a policy to promote what nothing measures, or what it learned from, or to
+    choose parameters on nothing."""
     policy = of(model)
+    if policy is not None and policy.method is not None and model.evaluation_id is None:
+        method = methods.BY_NAME[policy.method.name]
+        if method.selects(policy.method.params.model_dump()):
+            raise ValidationFailed(
+                f"the update policy has {method.name} choose its parameters on an evaluation dataset, and "
+                "there is none",
+                pointer="/evaluation",
+            )
     if policy is not None and policy.promote != "never":
         if model.task == Task.REGRESSION:
             raise UnsupportedTask("no gate measures a regression", pointer=f"{AT}/promote")
@@ -108,7 +119,7 @@ def _check_fields(policy: UpdatePolicy) -> None:
         )
 
 
-def _check_method(model: Model, name: str) -> None:
+def _check_method(model: Model, name: str, memory: int) -> None:
     method = methods.BY_NAME[name]
     if Task(model.task) not in method.tasks:
         raise UnsupportedTask(f"{name} does not serve task {model.task}", pointer=f"{AT}/method/name")
@@ -117,6 +128,8 @@ def _check_method(model: Model, name: str) -> None:
             f"{name} trains the first version of a model; a policy needs a method that adds to it",
             pointer=f"{AT}/method/name",
         )
+    if method.statistics:
+        heads.check_memory(method.memory, heads.width(model), memory, pointer=f"{AT}/method/name")
 
 
 def _check_alias(session: Session, caller: Caller, model: Model, name: str) -> None:

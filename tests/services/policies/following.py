@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from app import ids
 from app.schemas.models import ModelChange
+from app.services import jobs
 from app.services.models import models
 from app.services.models.aliases import of_model
 from app.services.paging import Page, Place
@@ -85,9 +86,11 @@ def aliases(service, model):
 
 
 def pass_time(service, model, seconds):
-    """The same as waiting: what was offered, and the policy, are that much older."""
+    """The same as waiting: what was offered, what has ended, and the policy, are that much older."""
     ago = timedelta(seconds=seconds)
     with service.db.begin() as session:
+        for job in session.scalars(select(Job).where(Job.finished_at.is_not(None))):
+            job.finished_at -= ago
         for row in session.scalars(select(Offer).filter_by(model_id=model.id)):
             row.offered_at -= ago
         session.get_one(Model, model.id).policy_set_at -= ago
@@ -122,6 +125,13 @@ def at_once(calls):
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+def let_fail(service):
+    """The next job fails through no fault of a dataset."""
+    claimed = jobs.claim(service, ["cpu"], "test")
+    assert claimed is not None
+    jobs.fail(service, claimed, jobs.Cause.INTERNAL)
 
 
 def state_of(service, model, row):

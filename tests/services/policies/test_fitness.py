@@ -1,9 +1,9 @@
 """Datasets that a policy cannot learn, or not now: restricted, deleted, of another form."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
 
 from app import ids
 from app.errors import DimensionMismatch, TooFewSamples, ValidationFailed
@@ -23,6 +23,7 @@ from tests.services.policies.following import (
     a_policy_model,
     change,
     events,
+    let_fail,
     lines,
     named,
     offer,
@@ -172,14 +173,45 @@ def test_gives_up_on_a_dataset_that_jobs_keep_failing_on(service, caller):
     model = a_policy_model(service, caller)
     row = offer(service, caller, model, rows(cat=3))
     for _ in range(policies.MOST_TRIES):
-        with service.db.begin() as session:
-            session.execute(
-                update(Job).where(Job.state == "queued").values(state="failed", error={"cause": "internal"})
-            )
+        let_fail(service)
+        policies.sweep(service)
+        pass_time(service, model, 3600)
         policies.sweep(service)
     assert updates_of(service, model) == []
     assert state_of(service, model, row) == offers.REFUSED
     assert events(service, caller, model).count("failed") == policies.MOST_TRIES
+
+
+def test_waits_longer_after_every_job_that_failed(service, caller):
+    model = a_policy_model(service, caller)
+    row = offer(service, caller, model, rows(cat=3))
+    for pause in (60, 240):
+        let_fail(service)
+        assert policies.sweep(service) == 0
+        assert f"is tried again in {pause} s" in lines(service, caller, model)[-1].reason
+        pass_time(service, model, pause - 5)
+        assert policies.sweep(service) == 0
+        pass_time(service, model, 5)
+        assert policies.sweep(service) == 1
+    assert named(updates_of(service, model)[0]) == {row.id}
+
+
+def test_learns_what_comes_without_what_rests_after_a_failure(service, caller):
+    model = a_policy_model(service, caller)
+    failed = offer(service, caller, model, rows(cat=3))
+    let_fail(service)
+    policies.sweep(service)
+    fresh = offer(service, caller, model, rows(dog=3), seed=1)
+    assert named(updates_of(service, model)[0]) == {fresh.id}
+    pass_time(service, model, 60)
+    policies.sweep(service)
+    assert named(updates_of(service, model)[0]) == {fresh.id, failed.id}
+
+
+def test_rests_no_longer_than_an_hour():
+    pauses = [offers.pause(tries) for tries in range(100)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[1], pauses[-1]) == (timedelta(), timedelta(minutes=1), timedelta(hours=1))
 
 
 def test_does_not_take_up_again_what_a_caller_cancelled(service, caller):

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select
 
 from app.services import jobs
-from app.services.policies import policies
+from app.services.policies import policies, policy_jobs
 from app.services.scheduler import Scheduler
 from app.tables import Dataset, Job, JobDataset, Offer
 from tests.services.learning import (
@@ -17,6 +17,7 @@ from tests.services.policies.following import (
     a_policy_model,
     at_once,
     events,
+    lines,
     named,
     offer,
     offer_again,
@@ -50,6 +51,31 @@ def test_joins_an_update_that_waits_while_the_lane_is_busy(service, caller):
     version = the_version(service, run_next(service))
     assert version.job_id == queued.id
     assert train_edges(service, version) >= {first.id, second.id, third.id}
+
+
+def test_starts_several_where_one_would_have_too_many_datasets(service, caller, monkeypatch):
+    monkeypatch.setattr(policy_jobs, "MOST", 2)
+    model = a_policy_model(service, caller, min_rows=15)
+    sent = [
+        offer(service, caller, model, rows(**{name: 3}), seed=seed)
+        for seed, name in enumerate(("cat", "dog", "eel", "fox", "gnu"))
+    ]
+    found = updates_of(service, model)
+    assert [len(named(one)) for one in found] == [2, 2, 1]
+    assert set().union(*map(named, found)) == {row.id for row in sent}
+    assert events(service, caller, model) == ["waited"] * 4 + ["started"] * 3
+    assert all("5 datasets wait" in line.reason for line in lines(service, caller, model)[4:])
+
+    last = [the_version(service, run_next(service)) for _ in found][-1]
+    assert train_edges(service, last) >= {row.id for row in sent}
+
+
+def test_leaves_one_that_cannot_be_learned_out_of_several_updates(service, caller, monkeypatch):
+    monkeypatch.setattr(policy_jobs, "MOST", 1)
+    model = a_policy_model(service, caller, min_rows=9)
+    sent = [offer(service, caller, model, rows(**{name: 3})) for name in ("cat", "ant", "dog")]
+    assert [named(one) for one in updates_of(service, model)] == [{sent[0].id}, {sent[2].id}]
+    assert events(service, caller, model).count("refused") == 1
 
 
 def test_never_joins_an_update_that_a_caller_posted(service, caller):

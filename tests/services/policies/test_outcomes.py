@@ -17,9 +17,13 @@ from tests.services.policies.following import (
     change,
     gated,
     lines,
+    named,
     offer,
+    offer_again,
     pass_time,
     state_of,
+    the_version,
+    train_edges,
     updates_of,
     with_policy,
 )
@@ -44,6 +48,48 @@ def test_leaves_production_where_a_gate_does_not_hold(service, caller):
     line = lines(service, caller, model)[-1]
     assert (line.event, line.version, line.reason) == ("held-back", 2, "a gate does not hold")
     assert line.gates == [{"gate": "min_new", "limit": 0.9, "value": 0.0, "holds": False}]
+
+
+def a_bad_class(service, caller, model):
+    """A version that the gate on new classes holds back, and the dataset that it learned."""
+    row = offer(service, caller, model, rows(cat=4), split=SPLIT, x=[[0, 0, 1, 0]] * 3 + [[1, 0, 0, 0]])
+    run_next(service)
+    assert lines(service, caller, model)[-1].event == "held-back"
+    return row
+
+
+def test_gates_what_was_held_back_again_with_what_builds_on_it(service, caller):
+    model = gated(service, caller, min_new=0.6)
+    policy = {"promote": "if_gates_pass", "alias": "production"}
+    with_policy(service, caller, model, **policy, on_conflict="extend")
+    sent = [a_bad_class(service, caller, model)]
+    sent.append(offer(service, caller, model, rows(dog=4), split=SPLIT, seed=1))
+    run_next(service)
+    line = lines(service, caller, model)[-1]
+    assert (line.event, line.version) == ("held-back", 3)
+    assert line.gates == [{"gate": "min_new", "limit": 0.6, "value": 0.5, "holds": False}]
+
+    sent.append(offer(service, caller, model, rows(cat=4), split=[0, 0, 1, 1], seed=2))
+    version = the_version(service, run_next(service))
+    line = lines(service, caller, model)[-1]
+    assert (line.event, line.version) == ("promoted", 4)
+    assert line.gates == [{"gate": "min_new", "limit": 0.6, "value": 0.75, "holds": True}]
+    assert train_edges(service, version) >= {row.id for row in sent}
+
+
+def test_goes_on_from_the_aliased_version_once_an_update_was_posted_on_it(service, caller):
+    model = gated(service, caller, min_new=0.9)
+    bad = a_bad_class(service, caller, model)
+    assert learn(service, caller, model, [], base=1).number == 3
+    good = offer(service, caller, model, rows(dog=4), split=SPLIT, seed=1)
+    version = the_version(service, run_next(service))
+    assert aliases(service, model) == {"production": 4}
+    assert good.id in train_edges(service, version)
+    assert bad.id not in train_edges(service, version)
+    policy = {"promote": "if_gates_pass", "alias": "production"}
+    with_policy(service, caller, model, **policy, on_conflict="extend")
+    offer_again(service, caller, model, bad)  # whose class the model knows, though no version here does
+    assert named(updates_of(service, model)[0]) == {bad.id}
 
 
 def test_measures_forgetting_against_the_version_that_the_alias_names(service, caller):

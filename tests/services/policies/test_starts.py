@@ -71,6 +71,16 @@ def test_waits_no_longer_than_was_said(service, caller):
     assert events(service, caller, model) == ["waited", "started"]
 
 
+@pytest.mark.parametrize("when", ["on_dataset", "schedule"])
+def test_honours_a_wait_shorter_than_a_sweep_at_the_next_sweep(service, caller, when):
+    rows_wanted = {"min_rows": 100} if when == "on_dataset" else {}
+    model = a_policy_model(service, caller, when=when, max_wait_seconds=1, **rows_wanted)
+    row = offer(service, caller, model, rows(cat=4))
+    pass_time(service, model, service.settings.jobs.sweep_seconds)
+    assert policies.sweep(service) == 1
+    assert named(updates_of(service, model)[0]) == {row.id}
+
+
 def test_takes_whatever_waits_when_the_time_of_a_schedule_comes(service, caller):
     model = a_policy_model(service, caller, when="schedule", max_wait_seconds=3600)
     pass_time(service, model, 7000)
