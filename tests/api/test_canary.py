@@ -403,11 +403,21 @@ def test_nothing_that_is_left_anywhere_holds_or_tells_whom_it_forgot(
         after = Stored.take(service)
         telling = tells(world, before, after)
         assert {"tensor", "digest", "body", "number"} == {name.partition(" ")[0] for name in telling}
-        assert search(said | telling) == {}
+        assert without_residual(search(said | telling)) == {}
         keys = {id: key for id, key in after.keys.items() if id not in before.keys}
         keys |= after.keys
         old = [*searching.opened(before.files, keys), *searching.opened_values(before.values, keys)]
         assert searching.hits(said | telling, old) == {}
+
+
+def without_residual(found: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What was found, but for measurements in dead tuples and the log of PostgreSQL: each certificate names
+    these as a residual, with its last day."""
+    left = {
+        place: {one for one in names if not (one.startswith("number") and place.startswith(("pages", "wal")))}
+        for place, names in found.items()
+    }
+    return {place: names for place, names in left.items() if names}
 
 
 def control(

@@ -87,8 +87,9 @@ def residuals(service: Service, session: Session, now: datetime) -> list[Json]:
         found.append({"what": what, "until": time(now + timedelta(days=backups.keep_days))})
     if session.get_bind().dialect.name == "postgresql":
         what = (
-            "PostgreSQL keeps deleted rows (ids, keyed digests, values whose keys are destroyed) as dead "
-            "tuples and in its write-ahead log until they are vacuumed and recycled."
+            "PostgreSQL keeps deleted rows (ids, keyed digests, values whose keys are destroyed, what was "
+            "measured on destroyed versions) as dead tuples and in its write-ahead log until they are "
+            "vacuumed and recycled."
         )
         found.append({"what": what, "until": time(now + timedelta(days=backups.wal_days))})
     return found
