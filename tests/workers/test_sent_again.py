@@ -6,9 +6,12 @@ from sqlalchemy import select
 
 from app.errors import ArtifactCorrupt
 from app.schemas.forget import Retry
+from app.services.backups.follow import follow_indexes
 from app.services.datasets import datasets, row_index
+from app.services.erasure import forgotten
 from app.services.forget import decisions
 from app.tables import Dataset, ForgetItem, Job, ModelClass, RowIndex
+from tests.services.erasing import a_request
 from tests.services.forgetting import (
     approved,
     as_it_is,
@@ -103,6 +106,7 @@ def test_rows_that_were_sent_again_are_subtracted_as_if_they_had_been_kept(servi
     assert (done.state, done.exceptions) == ("completed", [])
     assert done.evidence["sent_again"] == {"rows": 2, "unmatched": 0}
     after = row_index.read(service, first.id, old[0].feature_map_id)
+    assert after is not None
     assert set(FIRST) - set(after.positions.tolist()) == {3, 7}
     assert {before.file_id, before.key_id}.isdisjoint({after.file_id for after in indexes(service)})
     for destroyed in (before.key_id, rows_again.id):
@@ -262,3 +266,46 @@ def test_the_others_of_a_dataset_all_of_whose_rows_go_are_learned_again(service,
     assert job.state == "succeeded", job.error
     assert weights(service, replacement_of(service, old)) == weights(service, wanted)
     assert items_of(service, request)[old.id].detail["way"] == "retrain"
+
+
+def test_a_row_that_is_erased_while_the_index_is_made_is_not_in_it(service, tenant, caller, monkeypatch):
+    model = an_exact_model(service, caller)
+    data = sent(service, tenant, LABELS, X, list(FIRST))
+    version = learn(service, caller, model, [data], "ncm")
+    gathered = row_index._gathered
+
+    def and_meanwhile(service, *args):
+        found = gathered(service, *args)
+        monkeypatch.setattr(row_index, "_gathered", gathered)
+        a_request(service, tenant.id, {data: [3]})
+        forgotten.purge(service, tenant.id, lambda _: None)
+        return found
+
+    monkeypatch.setattr(row_index, "_gathered", and_meanwhile)
+    delete(service, caller, data)
+    found = row_index.read(service, data.id, version.feature_map_id)
+    assert found is not None
+    assert set(FIRST) - set(found.positions.tolist()) == {3}
+
+
+def test_a_restored_index_is_followed_to_what_took_its_place(service, tenant, caller):
+    model = an_exact_model(service, caller)
+    data = sent(service, tenant, LABELS, X, list(FIRST))
+    version = learn(service, caller, model, [data], "ncm")
+    delete(service, caller, data)
+    [before] = indexes(service)
+    a_request(service, tenant.id, {data: [3]})
+    forgotten.purge(service, tenant.id, lambda _: None)
+    with service.db.begin() as session:  # as the older dump says
+        row = session.get_one(RowIndex, before.id)
+        after, row.file_id, row.key_id = row.file_id, before.file_id, before.key_id
+
+    follow_indexes(service, ())
+
+    assert indexes(service)[0].file_id == after
+    found = row_index.read(service, data.id, version.feature_map_id)
+    assert found is not None
+    assert 3 not in found.positions
+    service.vault.keys.delete(indexes(service)[0].key_id)
+    follow_indexes(service, ())
+    assert indexes(service) == []

@@ -12,7 +12,7 @@ from app.errors import ArtifactCorrupt
 from app.files import LocalFiles
 from app.service import Service
 from app.services.backups.backup import Tell, copy_file
-from app.tables import Shard
+from app.tables import RowIndex, Shard
 
 ALL_AGES = -86_400.0  # seconds: files dated by a clock that is ahead too
 AT_ONCE = 500  # shards of one transaction
@@ -48,6 +48,24 @@ def follow(service: Service, sources: Sequence[LocalFiles], tell: Tell) -> tuple
                 row.file_id, row.key_id = now.file_id, now.key_id
         followed += len(moved)
     return followed, lost
+
+
+def follow_indexes(service: Service, sources: Sequence[LocalFiles]) -> None:
+    """Have every index of rows name what there is of it now. One that is nowhere goes: no row that is sent
+    again could be told by it."""
+    chains = _chains(service)
+    with service.db.read() as session:
+        indexes = session.scalars(select(RowIndex).order_by(RowIndex.id)).all()
+    for index in indexes:
+        before = Sealed(index.file_id, index.key_id)
+        now = _newest(service, sources, chains, before)
+        if now != before:
+            with service.db.begin() as session:
+                row = session.get_one(RowIndex, index.id)
+                if now is None:
+                    session.delete(row)
+                else:
+                    row.file_id, row.key_id = now.file_id, now.key_id
 
 
 def opens(service: Service, sources: Sequence[LocalFiles], sealed: Sealed) -> bool:

@@ -21,7 +21,7 @@ from app.files import LocalFiles
 from app.ledger_objects import LedgerObject
 from app.service import Service
 from app.services.backups.backup import Tell
-from app.services.backups.follow import follow
+from app.services.backups.follow import follow, follow_indexes
 from app.services.backups.lost import RESTORED, add_request, settle
 from app.services.erasure import ledger
 from app.services.forget import sweeps
@@ -34,6 +34,7 @@ from app.tables import ForgetRequest, Job, Model, Restore, Tenant, Version
 def reconcile(service: Service, sources: Sequence[LocalFiles], tell: Tell) -> dict[str, Any]:
     """Bring the database up to keys and ledger; counts of what that took. `sources` hold files of backups."""
     followed, lost = follow(service, sources, tell)
+    follow_indexes(service, sources)
     lost_rows, lost_datasets = settle(service, lost)
     applied = _enter(service)
     sweeps.commit_ledger_objects(service)

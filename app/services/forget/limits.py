@@ -42,11 +42,12 @@ def _found(
         yield "shared-rows", f"{left} rows name other persons too and stay."
     if body.models is not None:
         yield "other-models", "Only the models that were named forget; stored rows and other models stay."
-    if any(one.dataset.deleted_at is not None for one in found.datasets):
+    if missing := sum(one.rows for one in found.datasets if one.dataset.deleted_at is not None):
         yield (
             "rows-not-retained",
-            "Some rows are not stored any more: send them again (`rows`), or versions that used them and "
-            "cannot be cleaned without them are withdrawn.",
+            f"{missing} rows are not stored any more. Where a version cannot be cleaned without them, the "
+            "request waits as failed until they are sent again (`rows`), or until a retry lets such versions "
+            "go (`withdraw`).",
         )
     if found.versions:
         yield from _of_models(session, list(found.versions))
