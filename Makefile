@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY) ## Start the service and watch a model learn over HTTP (KEEP=1 leaves it running)
+demo: $(READY) ## Start the service and watch a model learn and forget over HTTP (KEEP=1 leaves it running)
 	$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
 
 test: $(READY) ## Run every test

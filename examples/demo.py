@@ -2,7 +2,8 @@
 
 A small convolutional network learns 0 to 4; FeTrIL adds 5 to 7 and then 8 and 9, with nothing kept of the
 past but one centroid a class. For comparison the same network learns all ten digits at once. Then two models
-that read the first network learn by `analytic`, one in mixed batches, and end with the same bytes.
+that read the first network learn by `analytic`, one in mixed batches, and end with the same bytes. Last, two
+of those who wrote the digits are forgotten: one whom only heads have met, and one who trained the network.
 
     python -m examples.demo [--keep]
 """
@@ -10,7 +11,6 @@ that read the first network learn by `analytic`, one in mixed batches, and end w
 from __future__ import annotations
 
 import argparse
-import io
 import shutil
 import sys
 import tempfile
@@ -19,19 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
-from sklearn.datasets import load_digits
 
 from app.cli.follow import draw
 from app.client import Client
-from examples import exact, pictures, service
+from examples import exact, forgetting, pictures, service
+from examples.digits import Digits, load, name, send
 
 TARGET = 0.955
 GOES = ((0, 1, 2, 3, 4), (5, 6, 7), (8, 9))
-EVAL_SHARE = 0.3
 SHOWN = 8
 TRAINING = {"epochs": 15}
 AT_ONCE = {"epochs": 20, "turns": False}  # turned copies help classes that come later: there are none
@@ -39,9 +37,6 @@ ADDING = {"solver": "svm"}
 SEED = 0
 JOB_SECONDS = 300.0
 TITLE = 24  # characters before a bar
-
-Images = NDArray[np.uint8]  # (rows, 8, 8)
-Labels = NDArray[np.int64]  # (rows,)
 
 out = Console()
 
@@ -57,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     process = service.start(folder)
     try:
         with Client.local(folder) as api:
-            reached, is_equal = show(api)
+            reached = show(api, folder)
     except BaseException:
         service.stop(process)
         out.print(f"It did not get to its end; the service's log is {folder / 'serve.log'}", soft_wrap=True)
@@ -67,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         service.stop(process)
         shutil.rmtree(folder)
-    if not is_equal:
-        out.print("[red]The digests differ: they must be equal[/red]")
-        return 1
     if reached < TARGET:
         out.print(f"[red]{reached:.4f} is below the target of {TARGET}[/red]")
         return 1
@@ -77,11 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show(api: Client) -> tuple[float, bool]:
-    """The whole demonstration against a started service: the accuracy over ten digits that `fetril` reached,
-    and whether the exact heads are equal."""
-    images, labels, is_eval = digits()
-    datasets = [send(api, images, labels, is_eval, digits_of) for digits_of in GOES]
+def show(api: Client, folder: Path) -> float:
+    """The whole demonstration against a started service: the accuracy over ten digits that `fetril` reached
+    before anybody was forgotten. Certificates go into `folder`.
+
+    Raises `SystemExit` where a promise does not hold.
+    """
+    rows = load()
+    datasets = [send(api, rows.take(np.isin(rows.labels, some)), f"digits {name(some)}") for some in GOES]
     grown = create(api, "digits")
     for number, (dataset, learnt) in enumerate(zip(datasets, GOES, strict=True)):
         method, params = ("supervised", TRAINING) if number == 0 else ("fetril", ADDING)
@@ -96,35 +91,10 @@ def show(api: Client) -> tuple[float, bool]:
     reference = api.get(f"models/{at_once}/versions/1")
     out.print(accuracies(versions, reference))
     out.print(lineage(api, versions))
-    shown = np.flatnonzero(is_eval)[:SHOWN]
-    predictions(api, grown, images[shown], labels[shown])
-    is_equal = exact.show(api, out, grown, images, labels, is_eval, JOB_SECONDS)
-    return float(versions[-1]["metrics"]["accuracy"]), is_equal
-
-
-def digits() -> tuple[Images, Labels, NDArray[np.bool_]]:
-    """The 1,797 images as uint8, their labels, and which are for evaluation: three of ten of each class."""
-    data = load_digits()
-    images = np.rint(data.images * (255 / 16)).astype(np.uint8)
-    labels = data.target.astype(np.int64)
-    is_eval = np.zeros(len(labels), bool)
-    generator = np.random.default_rng(SEED)
-    for digit in range(10):
-        rows = generator.permutation(np.flatnonzero(labels == digit))
-        is_eval[rows[: round(len(rows) * EVAL_SHARE)]] = True
-    return images, labels, is_eval
-
-
-def send(
-    api: Client, images: Images, labels: Labels, is_eval: NDArray[np.bool_], learnt: Sequence[int]
-) -> str:
-    """Upload the rows of some digits as .npz; answers the id of the dataset."""
-    rows = np.isin(labels, learnt)
-    file = io.BytesIO()
-    split = np.where(is_eval[rows], "eval", "train")
-    np.savez(file, x=images[rows], label=labels[rows], split=split)
-    dataset = api.send(file.getvalue(), "application/x-npz", name=f"digits {name(learnt)}")
-    return str(dataset["id"])
+    predictions(api, grown, rows.take(np.flatnonzero(rows.is_eval)[:SHOWN]))
+    heads = exact.show(api, out, grown, rows, JOB_SECONDS)
+    forgetting.show(api, out, folder, grown, at_once, heads, JOB_SECONDS)
+    return float(versions[-1]["metrics"]["accuracy"])
 
 
 def create(api: Client, title: str) -> str:
@@ -142,11 +112,6 @@ def end(job: dict[str, Any]) -> None:
     """Stop the demonstration where a job did not succeed."""
     if job["state"] != "succeeded":
         raise SystemExit(f"{job['id']} {job['state']}: {job['error']}")
-
-
-def name(learnt: Sequence[int]) -> str:
-    """`0 to 4`, `8 and 9`."""
-    return f"{learnt[0]} {'and' if len(learnt) == 2 else 'to'} {learnt[-1]}"
 
 
 def accuracies(versions: Sequence[dict[str, Any]], reference: dict[str, Any]) -> Table:
@@ -180,16 +145,16 @@ def lineage(api: Client, versions: Sequence[dict[str, Any]]) -> Tree:
     return root
 
 
-def predictions(api: Client, model: str, images: Images, labels: Labels) -> None:
+def predictions(api: Client, model: str, shown: Digits) -> None:
     """Draw a few images with what `production` says of them and how sure it is."""
-    answer = api.predict(model, images.tolist(), alias="production")
+    answer = api.predict(model, shown.images.tolist(), alias="production")
     said = [prediction["label"] for prediction in answer["predictions"]]
     captions = [
         f"{text} ✓" if text == str(label) else f"{text} ≠ {label}"
-        for text, label in zip(said, labels, strict=True)
+        for text, label in zip(said, shown.labels, strict=True)
     ]
     out.print(f"Predictions of production (version {answer['version']}):")
-    for line in pictures.row(list(images), captions, out.is_terminal, gap=1):
+    for line in pictures.row(list(shown.images), captions, out.is_terminal, gap=1):
         out.print(line, soft_wrap=True)
 
 

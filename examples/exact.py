@@ -8,37 +8,41 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import load, save
 
 from app.cli.follow import draw
 from app.client import Client
+from examples.digits import Digits, send
 
 BATCHES = 3
 EXPANSION = {"width": 1024, "seed": 0}
 SAME = ("statistics", "weights")
 
 
-def show(
-    api: Client,
-    out: Console,
-    trained: str,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    is_eval: NDArray[np.bool_],
-    seconds: float,
-) -> bool:
-    """Learn both ways and print the digests; whether they are equal."""
+@dataclass(frozen=True)
+class Heads:
+    """What the demonstration goes on with."""
+
+    weights: str  # the upload that both models read
+    whole: str  # the dataset of all rows
+    mixed: str
+    joint: str
+
+
+def show(api: Client, out: Console, trained: str, rows: Digits, seconds: float) -> Heads:
+    """Learn both ways and print the digests, which must be equal."""
     weights = network(api, trained)
-    order = np.random.default_rng(1).permutation(len(labels))
-    whole = send(api, images, labels, is_eval, "digits at once")
+    order = np.random.default_rng(1).permutation(len(rows.labels))
+    whole = send(api, rows, "digits at once")
     parts = [
-        send(api, images[part], labels[part], is_eval[part], f"mixed batch {number}")
+        send(api, rows.take(part), f"mixed batch {number}")
         for number, part in enumerate(np.array_split(order, BATCHES), start=1)
     ]
     mixed, joint = (create(api, title, weights) for title in ("digits-mixed", "digits-joint"))
@@ -47,13 +51,17 @@ def show(
         learn(api, mixed, dataset, f"analytic, mixed batch {number}", seconds, conflict)
     learn(api, joint, whole, "analytic, all at once", seconds)
     versions = [api.get(f"models/{mixed}/versions/{BATCHES}"), api.get(f"models/{joint}/versions/1")]
-    out.print(digests(versions))
-    return all(versions[0]["digests"][one] == versions[1]["digests"][one] for one in SAME)
+    out.print(
+        digests(versions, ("three mixed batches", "all rows at once"), "The same bytes, whatever the order")
+    )
+    must(are_equal(versions), "heads that learned the same rows in another order are the same bytes")
+    return Heads(weights, whole, mixed, joint)
 
 
 def network(api: Client, model: str) -> str:
     """Take the network out of version 1 of a model and bring it in as weights; answers the upload's id."""
-    artifact = api.call("GET", f"models/{model}/versions/1/artifact").content
+    path = f"models/{model}/versions/1/artifact"
+    artifact = api.call("GET", path, query={"recipient": "the demonstration"}).content
     with zipfile.ZipFile(io.BytesIO(artifact)) as archive:
         tensors = load(archive.read("version.safetensors"))
     prefix = "network."
@@ -61,19 +69,6 @@ def network(api: Client, model: str) -> str:
     media = {"Content-Type": "application/x-safetensors"}
     answer = api.call("POST", "uploads", file=save(own), headers=media, query={"name": "digits network"})
     return str(answer.json()["id"])
-
-
-def send(
-    api: Client,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    is_eval: NDArray[np.bool_],
-    title: str,
-) -> str:
-    """Upload rows as .npz; answers the id of the dataset."""
-    file = io.BytesIO()
-    np.savez(file, x=images, label=labels, split=np.where(is_eval, "eval", "train"))
-    return str(api.send(file.getvalue(), "application/x-npz", name=title)["id"])
 
 
 def create(api: Client, title: str, weights: str) -> str:
@@ -98,10 +93,21 @@ def learn(
         raise SystemExit(f"{done['id']} {done['state']}: {done['error']}")
 
 
-def digests(versions: list[dict[str, Any]]) -> Table:
+def digests(versions: Sequence[dict[str, Any]], names: tuple[str, str], title: str) -> Table:
     """The digests of both, side by side, as far as a terminal is wide."""
-    table = Table("", "three mixed batches", "all rows at once", title="The same bytes, whatever the order")
+    table = Table("", *names, title=title)
     for one in SAME:
         table.add_row(f"SHA-256 of {one}", *(version["digests"][one][:16] + "…" for version in versions))
     table.add_row("accuracy", *(f"{version['metrics']['accuracy']:.4f}" for version in versions))
     return table
+
+
+def are_equal(versions: Sequence[dict[str, Any]]) -> bool:
+    """Whether statistics and weights of all have the same digests."""
+    return all(len({version["digests"][one] for version in versions}) == 1 for one in SAME)
+
+
+def must(holds: bool, promise: str) -> None:
+    """End the demonstration where a promise does not hold."""
+    if not holds:
+        raise SystemExit(f"A promise does not hold: {promise}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from rich.color import Color
 from rich.style import Style
 
-from examples import demo, pictures
+from app.client import Client
+from examples import demo, digits, exact, forgetting, pictures
 
 
 @pytest.mark.slow
@@ -33,20 +35,80 @@ def test_demo_learns_ten_digits_and_says_so(capsys, monkeypatch, tmp_path):
     for title in ("supervised learns 0 to 4", "fetril learns 5 to 7", "fetril learns 8 and 9"):
         assert re.search(rf"{title} .*100 %.*succeeded", said.err)
     digests = re.findall(r"SHA-256 of (\w+) +│ (\w+)… +│ (\w+)…", said.out)
-    assert [name for name, *_ in digests] == ["statistics", "weights"]
-    assert all(mixed == joint for _, mixed, joint in digests)
+    assert [name for name, *_ in digests] == ["statistics", "weights"] * 2
+    assert all(one == other for _, one, other in digests)
+    assert digests[:2] != digests[2:]  # the second pair is of what remains
+    _check_that_two_were_forgotten(said.out)
+    assert said.err.count("completed") == 2
     assert list(tmp_path.iterdir()) == []  # the service is stopped and its directory gone
 
 
-def test_splits_every_digit_the_same_way():
-    images, labels, is_eval = demo.digits()
+def _check_that_two_were_forgotten(out):
+    assert re.findall(r"Of (writer \d+), (\d+) rows", out) == [
+        (forgetting.LATE, "90"),
+        (forgetting.EARLY, "90"),
+    ]
+    replaced = re.findall(r"│ (\S+) (\d) +│ (\d) +│ (\w+) +│ exact +│ +\d+ +│", out)
+    assert replaced == [
+        ("digits", "2", "4", "replay"),
+        ("digits", "3", "5", "replay"),
+        ("digits-joint", "1", "2", "subtract"),
+        ("digits-mixed", "1", "4", "subtract"),
+        ("digits-mixed", "2", "5", "subtract"),
+        ("digits-mixed", "3", "6", "subtract"),
+        ("digits", "1", "6", "retrain"),
+        ("digits", "4", "7", "retrain"),
+        ("digits", "5", "8", "retrain"),
+    ]
+    assert out.count("as signed: exit code 0, level E") == 2
+    assert out.count("one byte altered: exit code 1, the signature is not") == 1
+    assert "409 version-tainted: version 2" in out
+    assert "to version 4 instead: production serves 4; then on to 5 again" in out
+    assert re.search(r"production: 0\.9\d+ before \(version 5\), 0\.9\d+ after \(version 8\)", out)
 
-    assert images.shape == (1797, 8, 8)
-    assert images.dtype == np.uint8
-    assert images.max() == 255
+
+def test_ends_with_an_error_where_a_promise_does_not_hold(monkeypatch, tmp_path):
+    stopped = []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(demo.service, "start", lambda folder: folder)
+    monkeypatch.setattr(demo.service, "stop", stopped.append)
+    monkeypatch.setattr(Client, "local", lambda folder: nullcontext())
+    monkeypatch.setattr(demo, "show", lambda api, folder: exact.must(2 + 2 == 5, "sums are right"))
+
+    with pytest.raises(SystemExit, match="A promise does not hold: sums are right"):
+        demo.main([])
+
+    assert len(stopped) == 1
+
+
+def test_digests_of_which_one_differs_are_not_equal():
+    one = {"digests": {"statistics": "a", "weights": "b"}}
+    other = {"digests": {"statistics": "a", "weights": "c"}}
+
+    assert exact.are_equal([one, one])
+    assert not exact.are_equal([one, other])
+
+
+def test_splits_every_digit_the_same_way():
+    rows = digits.load()
+
+    assert rows.images.shape == (1797, 8, 8)
+    assert rows.images.dtype == np.uint8
+    assert rows.images.max() == 255
     for digit in range(10):
-        share = is_eval[labels == digit].mean()
-        assert abs(share - demo.EVAL_SHARE) < 0.01
+        share = rows.is_eval[rows.labels == digit].mean()
+        assert abs(share - digits.EVAL_SHARE) < 0.01
+
+
+def test_gives_every_image_a_writer_of_early_or_of_late_digits():
+    rows = digits.load()
+
+    names, counts = np.unique(rows.writers, return_counts=True)
+    assert set(names) == {f"writer {number}" for number in range(1, 61)}
+    assert counts.min() >= 29
+    for name in names:
+        wrote = rows.labels[rows.writers == name]
+        assert (wrote < 5).all() if int(name.split()[1]) <= 30 else (wrote >= 5).all()
 
 
 def test_draws_two_rows_of_pixels_in_one_line():
