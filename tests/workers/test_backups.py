@@ -11,12 +11,13 @@ from app.config import Files, Jobs, Settings
 from app.errors import ArtifactCorrupt, InUse, MissingData
 from app.service import open_service
 from app.services.backups import backup, reconcile, under_way
+from app.services.backups import restore as restoring
 from app.services.backups.restore import restore
 from app.services.datasets import shards
 from app.services.erasure import purges
 from app.services.models import snapshots
 from app.services.readiness import _check
-from app.tables import Dataset, ForgetRequest, Job, Restore, Shard, Version
+from app.tables import Dataset, ForgetRequest, Job, Restore, Sample, SampleSubject, Shard, Version
 from tests.services.forgetting import approved, rows_of
 from tests.services.learning import learn, run_next
 from tests.workers.test_exact_heads import an_exact_model, many, sent
@@ -207,6 +208,77 @@ def test_rows_that_are_nowhere_are_counted_and_taken_out(service, tenant, caller
     with other.db.read() as session:
         assert session.get_one(Dataset, data[0].id).train_rows == 8
     assert reconcile.finish(other)
+
+
+def test_an_interrupted_restore_is_not_served_and_is_taken_up_again(
+    service, tenant, caller, tmp_path, elsewhere, monkeypatch
+):
+    model, data, _ = taught(service, tenant, caller)
+    backup.write(service, tmp_path / "backup", quiet)
+    approved(service, tenant, rows_of(data[0], 2, 5))
+    work_off(service)
+    clean = [digests(service, version) for version in ready(service, model)]
+    other = elsewhere(objects=service.settings.objects_dir)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(restoring, "reconcile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            restore(other, tmp_path / "backup", [], quiet)
+    assert _check(other).ledger == "reconciling"
+
+    report = restore(other, tmp_path / "backup", [], quiet)
+    work_off(other)
+
+    assert report["erasures_applied"] == 1
+    assert [digests(other, version) for version in ready(other, model)] == clean
+    assert reconcile.finish(other)
+
+
+def test_an_erasure_of_rows_that_the_backup_does_not_know_is_applied_to_what_it_knows(
+    service, tenant, caller, tmp_path, elsewhere
+):
+    _, data, _ = taught(service, tenant, caller)
+    backup.write(service, tmp_path / "backup", quiet)
+    labels, x = many()
+    later = sent(service, tenant, labels, x, range(8, 24))
+    approved(service, tenant, [*rows_of(later, 1), *rows_of(data[0], 2)])
+    work_off(service)
+    other = elsewhere(objects=service.settings.objects_dir)
+
+    restore(other, tmp_path / "backup", [], quiet)
+    work_off(other)
+
+    assert 2 not in [int(at) for block in shards.read(other, data[0].id) for at in block.positions]
+    assert reconcile.finish(other)
+
+
+def test_rows_that_were_left_for_other_persons_are_left_by_a_restore(
+    service, tenant, caller, tmp_path, elsewhere
+):
+    _, data, _ = taught(service, tenant, caller)
+    with service.db.begin() as session:
+        for position, subjects in ((0, ("ada", "ben")), (1, ("ada",))):
+            session.add(Sample(dataset_id=data[0].id, position=position, tenant_id=tenant.id))
+            session.flush()
+            for one in subjects:
+                session.add(
+                    SampleSubject(
+                        dataset_id=data[0].id, position=position, subject_digest=one, tenant_id=tenant.id
+                    )
+                )
+    backup.write(service, tmp_path / "backup", quiet)
+    approved(service, tenant, ["subject:ada"], scope="subject", shared_rows="report")
+    work_off(service)
+    other = elsewhere(objects=service.settings.objects_dir)
+
+    restore(other, tmp_path / "backup", [], quiet)
+    work_off(other)
+
+    positions = [int(at) for block in shards.read(other, data[0].id) for at in block.positions]
+    assert (0 in positions, 1 in positions) == (True, False)
 
 
 def test_a_dataset_that_was_deleted_after_the_backup_is_deleted_again(

@@ -87,7 +87,13 @@ def _take_out(service: Service, dataset_id: UUID, gone: Sequence[Shard]) -> int:
 
 
 def add_request(
-    session: Session, tenant_id: UUID, id: UUID, at: datetime, scope: str, targets: Sequence[str]
+    session: Session,
+    tenant_id: UUID,
+    id: UUID,
+    at: datetime,
+    scope: str,
+    targets: Sequence[str],
+    shared_rows: str = "erase",
 ) -> ForgetRequest:
     """A request that waits for its approval, made by a restore."""
     request = ForgetRequest(
@@ -96,7 +102,7 @@ def add_request(
         tenant_id=tenant_id,
         scope=scope,
         persons=len(targets),
-        shared_rows="erase",
+        shared_rows=shared_rows,
         models=None,
         method={"name": "auto", "params": {}},
         accept="exact",

@@ -93,11 +93,17 @@ def _enter(service: Service) -> int:
 
 
 def _add_request(session: Session, found: LedgerObject) -> None:
-    at, tenant_id = datetime.fromisoformat(found.body["at"]), UUID(hex=found.body["tenant"])
+    body = found.body
     request = add_request(
-        session, tenant_id, found.request_id, at, found.body["scope"], list(found.body["targets"])
+        session,
+        UUID(hex=body["tenant"]),
+        found.request_id,
+        datetime.fromisoformat(body["at"]),
+        body["scope"],
+        list(body["targets"]),
+        body["shared_rows"],
     )
-    request.models = found.body["models"]
+    request.models = body["models"]
 
 
 def _rebuild(service: Service) -> tuple[int, int]:

@@ -30,29 +30,49 @@ def restore(service: Service, folder: Path, newer: Sequence[Path], tell: Tell) -
 
     Raises `InUse` where the database holds something, `MissingData` where keys or ledger are not there, and
     `InvalidRequest` where the folder is no backup. The service is not ready until all is taken out again
-    that was erased after the backup; starting it does that.
+    that was erased after the backup; starting it does that. One that was interrupted is taken up again.
     """
     manifest = read_manifest(folder)
-    _prepare(service, manifest)
-    with service.db.begin() as session:
-        _load(service, session, folder, manifest, tell)
     sources = [LocalFiles(one / OBJECTS) for one in (folder, *newer)]
+    restore_id = _begun(service, manifest)
+    if restore_id is None:
+        _prepare(service, manifest)
+        restore_id = ids.new()
+        with service.db.begin() as session:
+            _load(service, session, folder, manifest, tell)
+            session.add(_row(session, restore_id, manifest))
+        schema.upgrade(service.db)
     _copy(service, sources[0], tell)
-    schema.upgrade(service.db)
     report = reconcile(service, sources, tell)
     with service.db.begin() as session:
-        session.add(
-            Restore(
-                id=ids.new(),
-                created_at=clock(session),
-                taken_at=manifest.taken_at,
-                ledger_sequence=manifest.ledger_sequence,
-                report=report,
-                finished_at=None,
-            )
-        )
+        session.get_one(Restore, restore_id).report = report
         touch(session)
     return report
+
+
+def _begun(service: Service, manifest: Manifest) -> UUID | None:
+    """A restore of this backup into this database that did not come to its end."""
+    if schema.current(service.db) != schema.head():
+        return None
+    with service.db.read() as session:
+        query = select(Restore.id).where(
+            Restore.finished_at.is_(None),
+            Restore.taken_at == manifest.taken_at,
+            Restore.ledger_sequence == manifest.ledger_sequence,
+        )
+        return session.scalar(query.limit(1))
+
+
+def _row(session: Session, id: UUID, manifest: Manifest) -> Restore:
+    """From the first row on the database says that it is not to be served."""
+    return Restore(
+        id=id,
+        created_at=clock(session),
+        taken_at=manifest.taken_at,
+        ledger_sequence=manifest.ledger_sequence,
+        report={},
+        finished_at=None,
+    )
 
 
 def _prepare(service: Service, manifest: Manifest) -> None:

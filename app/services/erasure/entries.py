@@ -52,9 +52,14 @@ def lift(session: Session, request: ForgetRequest, actor: str) -> LedgerEntry:
 
 
 def write_object(
-    objects: LedgerObjects, entry: LedgerEntry, targets: Iterable[str] = (), rows: Positions | None = None
+    objects: LedgerObjects,
+    entry: LedgerEntry,
+    targets: Iterable[str] = (),
+    rows: Positions | None = None,
+    shared_rows: str = "erase",
 ) -> None:
-    """Store an entry beside the database, last thing before its commit."""
+    """Store an entry beside the database, last thing before its commit. With `shared_rows` a restore erases
+    what was erased, and nothing that was left for other persons."""
     objects.put(
         entry.request_id,
         "lift" if entry.kind == "lift" else "approve",
@@ -68,6 +73,7 @@ def write_object(
             "at": entry.created_at.isoformat(),
             "targets": sorted(set(targets)),
             "rows": {id.hex: sorted(positions) for id, positions in (rows or {}).items()},
+            "shared_rows": shared_rows,
         },
     )
 

@@ -47,7 +47,7 @@ def carry_out(
     queued = start(session, request, list(found), service.settings, actor=actor, now=entry.created_at)
     states.tell(session, request, "forget.approved", actor)
     session.flush()
-    entries.write_object(service.ledger, entry, targets, rows)
+    entries.write_object(service.ledger, entry, targets, rows, request.shared_rows)
     return queued
 
 

@@ -34,9 +34,13 @@ def rows(session: Session, tenant_id: UUID, targets: Iterable[str]) -> dict[UUID
         )
         for dataset_id, position in _each(session, query, column, named[kind]):
             found[dataset_id].add(position)
+    by_dataset: dict[UUID, set[int]] = defaultdict(set)
     for row in named["row"]:
         dataset, _, position = row.partition(":")
-        found[UUID(hex=dataset)].add(int(position))
+        by_dataset[UUID(hex=dataset)].add(int(position))
+    there = select(Dataset.id).where(Dataset.tenant_id == tenant_id)  # a restored backup may be older
+    for (dataset_id,) in _each(session, there, Dataset.id, list(by_dataset)):
+        found[dataset_id] |= by_dataset[dataset_id]
     return dict(found)
 
 

@@ -1,4 +1,4 @@
-"""Versions that no longer open, or that hold rows which are nowhere: made again from the rows that are left."""
+"""Versions that no longer open, or hold rows that are nowhere: made again from the rows that are left."""
 
 from __future__ import annotations
 

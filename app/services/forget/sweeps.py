@@ -3,14 +3,17 @@ end, purges that failed."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import exists, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db import clock
+from app.errors import AppError
 from app.ledger_objects import Kind, LedgerObject
 from app.service import Service
 from app.services.erasure import entries
@@ -18,6 +21,8 @@ from app.services.forget import approve, decisions, due, states
 from app.services.forget.submit import ring
 from app.services.jobs.rows import ACTIVE, State
 from app.tables import ForgetItem, ForgetRequest, Job, LedgerEntry
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 1_000
 
@@ -32,7 +37,10 @@ def commit_ledger_objects(service: Service) -> int:
         part = unknown[at : at + AT_ONCE]
         for request_id, kind in _unsaid(service, part):
             found = service.ledger.get(request_id, kind)
-            committed += found is not None and _commit(service, found)
+            try:
+                committed += found is not None and _commit(service, found)
+            except (AppError, IntegrityError):  # one that cannot be carried out holds no other up
+                log.exception("a decision of the ledger could not be carried out")
     return committed
 
 
