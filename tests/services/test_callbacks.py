@@ -182,6 +182,37 @@ def test_what_cannot_be_a_callback_is_refused_at_the_door(url):
     assert refused.value.errors[0].pointer == "/callback/url"
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "64:ff9b::a9fe:a9fe",  # 169.254.169.254 behind NAT64
+        "64:ff9b::a00:1",
+        "64:ff9b:1::a00:1",
+        "::7f00:1",  # 127.0.0.1, IPv4-compatible
+        "::ffff:0:7f00:1",  # 127.0.0.1, IPv4-translated
+        "::ffff:127.0.0.1",
+        "2002:a00:1::1",  # 10.0.0.1, 6to4
+        "2001:0:4136:e378:8000:63bf:3fff:fdd2",  # Teredo
+        "fec0::1",
+        "fe80::1",
+        "fd00::1",
+        "ff02::1",
+        "::",
+    ],
+)
+def test_no_form_of_a_private_address_is_reached(address):
+    assert not addresses.may_reach(ip_address(address), [])
+
+
+def test_an_address_within_another_counts_as_itself():
+    behind_nat64 = ip_address("64:ff9b::a00:1")
+    assert addresses.may_reach(ip_address("64:ff9b::5db8:d70e"), [])  # 93.184.215.14
+    assert addresses.may_reach(behind_nat64, addresses.networks("10.0.0.0/8"))
+    assert not addresses.may_reach(behind_nat64, addresses.networks("192.168.0.0/16"))
+    assert addresses.may_reach(ip_address("fec0::1"), addresses.networks("fec0::/10"))
+    assert addresses.may_reach(ip_address("2606:2800:21f:cb07:6820:80da:af6b:8b2c"), [])
+
+
 def test_public_addresses_allowed_networks_and_unknown_names_may_be_callbacks(monkeypatch):
     addresses.check("https://93.184.215.14/x", [])
     addresses.check("http://127.0.0.1:80/x", LOCAL)

@@ -18,6 +18,14 @@ from app.errors import ValidationFailed
 Network = IPv4Network | IPv6Network
 MOST_CHARACTERS = 2_000
 PORTS = {"https": 443, "http": 80}
+NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: a translator sends these on to the IPv4 address within
+# Other forms of IPv4 in IPv6, which a network may yet send on, and addresses of sites: global to Python
+NEVER = [
+    IPv6Network("::/96"),  # RFC 4291 2.5.5.1, IPv4-compatible
+    IPv6Network("::ffff:0:0:0/96"),  # RFC 2765, IPv4-translated
+    IPv6Network("64:ff9b:1::/48"),  # RFC 8215, translation within a site
+    IPv6Network("fec0::/10"),  # RFC 3879, addresses of a site
+]
 
 
 class Refused(OSError):
@@ -58,11 +66,10 @@ def resolve(host: str, port: int) -> list[IPv4Address | IPv6Address]:
 
 def may_reach(address: IPv4Address | IPv6Address, allowed: Sequence[Network]) -> bool:
     """Whether callbacks may go there. An IPv4 address inside an IPv6 one counts as itself."""
-    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    plain = inner or address
+    plain = _within(address) or address
     if is_in(plain, allowed):
         return True
-    return plain.is_global and not plain.is_multicast
+    return plain.is_global and not plain.is_multicast and not is_in(plain, NEVER)
 
 
 def is_in(address: IPv4Address | IPv6Address, allowed: Sequence[Network]) -> bool:
@@ -92,6 +99,15 @@ class Guarded(httpcore.NetworkBackend):
         if not found or any(not may_reach(one, self._allowed) for one in found):
             raise Refused("the callback's address is private")
         return self._plain.connect_tcp(str(found[0]), port, timeout, local_address, socket_options)
+
+
+def _within(address: IPv4Address | IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that stands in a mapped, 6to4 or NAT64 one."""
+    if isinstance(address, IPv4Address):
+        return None
+    if address in NAT64:
+        return IPv4Address(address.packed[-4:])
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _fault(message: str) -> ValidationFailed:
