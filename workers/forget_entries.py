@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, insert, select
+from sqlalchemy import ColumnElement, exists, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db import clock, touch
@@ -106,6 +106,12 @@ def _locate(service: Service, claimed: ClaimedJob, request: ForgetRequest) -> No
 
 
 def _enter(session: Session, request: ForgetRequest, rows: Gone) -> None:
+    """Add rows to the request's entry; what saw the ledger up to now may have used them."""
+    session.execute(
+        update(LedgerEntry)
+        .where(LedgerEntry.sequence == request.sequence)
+        .values(located=ledger.sequence(session))
+    )
     there = select(ErasedRow.dataset_id, ErasedRow.position).where(ErasedRow.sequence == request.sequence)
     known = {(dataset_id, position) for dataset_id, position in session.execute(there)}
     fresh = [

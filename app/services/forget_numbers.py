@@ -18,6 +18,7 @@ from app.tables import (
     Delivery,
     ErasedRow,
     ForgetRequest,
+    LedgerEntry,
     LedgerTarget,
     Model,
     Version,
@@ -73,14 +74,15 @@ def _completion(session: Session) -> Metric:
 
 
 def _suspects(session: Session) -> set[UUID]:
-    """Versions that can be read and may be tainted: each older than an entry about one of its datasets or
-    classes. A version stays one only until it is replaced, so they are few."""
+    """Versions that can be read and may be tainted: each older than an entry, or the location of its rows,
+    about one of its datasets or classes. A version stays one only until it is replaced, so they are few."""
     readable = select(Version.id).join(Model, Model.id == Version.model_id)
     readable = readable.where(Version.state == "ready", Model.deleted_at.is_(None))
     by_row = exists().where(
         VersionDataset.version_id == Version.id,
         ErasedRow.dataset_id == VersionDataset.dataset_id,
-        ErasedRow.sequence > Version.ledger_sequence,
+        LedgerEntry.sequence == ErasedRow.sequence,
+        ledger.entered_since(Version.ledger_sequence),
     )
     named = session.scalars(select(LedgerTarget.target).where(LedgerTarget.target.startswith(ledger.CLASS)))
     classes = {UUID(hex=target.removeprefix(ledger.CLASS)) for target in named}

@@ -39,6 +39,7 @@ class LedgerEntry(Base):
     models: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))  # ids as hex; null: every model
     actor: Mapped[str]
     created_at: Mapped[datetime]
+    located: Mapped[int | None]  # of a class: the newest entry when its rows were entered; null: none were
 
 
 class LedgerTarget(Base):

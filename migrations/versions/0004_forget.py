@@ -187,6 +187,7 @@ def upgrade() -> None:
 
     with op.batch_alter_table("ledger_entries") as table:
         table.add_column(sa.Column("models", sa.JSON(none_as_null=True), nullable=True))
+        table.add_column(sa.Column("located", sa.BigInteger(), nullable=True))
 
     with op.batch_alter_table("models") as table:
         table.add_column(
@@ -202,6 +203,7 @@ def downgrade() -> None:
         table.drop_column("on_taint")
 
     with op.batch_alter_table("ledger_entries") as table:
+        table.drop_column("located")
         table.drop_column("models")
 
     with op.batch_alter_table("datasets") as table:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, SQLColumnExpression, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from app.tables import (
@@ -121,18 +121,25 @@ def tainted(session: Session, versions: Iterable[UUID]) -> dict[UUID, int]:
 
 
 def taints(session: Session, versions: Iterable[UUID]) -> dict[UUID, set[int]]:
-    """Tainted versions among these, and the sequences of the entries that taint each: newer than the version,
-    about its model, and naming a row that it used in any role, or a class that it knows."""
+    """Tainted versions among these, and the sequences of the entries that taint each: newer than the version
+    (or with rows that were located since), about its model, and naming a row that it used in any role, or a
+    class that it knows."""
     rows = session.execute(
         select(Version.id, Version.model_id, Version.ledger_sequence).where(Version.id.in_(list(versions)))
     ).all()
     made = {id: (model_id, at) for id, model_id, at in rows}
-    if not made or min(at for _, at in made.values()) >= sequence(session):
+    if not made or not _is_news(session, min(at for _, at in made.values())):
         return {}
     found: dict[UUID, set[int]] = {}
     _taint_by_rows(session, made, found)
     _taint_by_classes(session, made, found)
     return found
+
+
+def entered_since(at: int | SQLColumnExpression[int]) -> ColumnElement[bool]:
+    """Of an entry: whether rows of it may be unknown to what saw the ledger up to `at`. Those of a class are
+    entered late, under its number; what was made just before or after is told by what it left out."""
+    return or_(LedgerEntry.sequence > at, LedgerEntry.located >= at)
 
 
 def uses_restricted(session: Session, version_id: UUID) -> bool:
@@ -160,6 +167,11 @@ def uses_restricted(session: Session, version_id: UUID) -> bool:
 Made = Mapping[UUID, tuple[UUID, int]]  # version -> its model, and the ledger when its rows were chosen
 
 
+def _is_news(session: Session, at: int) -> bool:
+    """Whether an entry, or rows of one, came after `at`."""
+    return session.scalar(select(LedgerEntry.sequence).where(entered_since(at)).limit(1)) is not None
+
+
 def _taint_by_rows(session: Session, made: Made, found: dict[UUID, set[int]]) -> None:
     edges = session.execute(
         select(VersionDataset.version_id, VersionDataset.dataset_id)
@@ -169,25 +181,33 @@ def _taint_by_rows(session: Session, made: Made, found: dict[UUID, set[int]]) ->
     oldest = min(at for _, at in made.values())
     erased: dict[UUID, dict[int, set[int]]] = {}  # dataset -> entry -> positions
     scopes: dict[int, Any] = {}
+    newest: dict[int, int] = {}  # entry -> the newest version, by what it saw of the ledger, that may use it
     rows = session.execute(
-        select(ErasedRow.dataset_id, ErasedRow.position, ErasedRow.sequence, LedgerEntry.models)
+        select(
+            ErasedRow.dataset_id,
+            ErasedRow.position,
+            ErasedRow.sequence,
+            LedgerEntry.models,
+            LedgerEntry.located,
+        )
         .join(LedgerEntry, LedgerEntry.sequence == ErasedRow.sequence)
         .where(
             ErasedRow.dataset_id.in_({dataset_id for _, dataset_id in edges}),
-            ErasedRow.sequence > oldest,
+            entered_since(oldest),
             ~_lifted(),
         )
     )
-    for dataset_id, position, entry, models in rows:
+    for dataset_id, position, entry, models, located in rows:
         erased.setdefault(dataset_id, {}).setdefault(entry, set()).add(position)
         scopes[entry] = models
+        newest[entry] = entry - 1 if located is None else located
     hit = {(version_id, dataset_id) for version_id, dataset_id in edges if dataset_id in erased}
     left_out = _left_out(session, {version_id for version_id, _ in hit}, erased.keys()) if hit else {}
     for version_id, dataset_id in hit:
         model_id, at = made[version_id]
         for entry, positions in erased[dataset_id].items():
             if (
-                entry > at
+                newest[entry] >= at
                 and concerns(scopes[entry], model_id)
                 and any(positions - unused for unused in left_out[version_id, dataset_id])
             ):

@@ -1,0 +1,90 @@
+"""How far an erasure reaches: rows of a class located late, deleted models, updates that still compute."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from app import ids
+from app.errors import ArtifactCorrupt
+from app.services import jobs
+from app.services.erasure import ledger
+from app.services.jobs import Signal
+from app.tables import Job, ModelClass, Version
+from tests.services.asking import a_dataset_of, ask, now
+from tests.services.learning import a_model, job, learn, rows, run_next, submit
+from workers import runner
+
+PERSONS = [["ada"], ["ben"], ["cyd"], ["dan"], ["eve"], ["fay"]]
+
+
+@pytest.fixture
+def stack(request):
+    return getattr(request, "param", "embedded")
+
+
+def until_quiet(service):
+    """Run what is queued, the most urgent first; gives the jobs as they ended."""
+    done = []
+    while (claimed := jobs.claim(service, ["cpu", "gpu", "io"], "test")) is not None:
+        runner.run(service, claimed, lambda: Signal.CONTINUE)
+        done.append(job(service, claimed.id))
+    return done
+
+
+def as_it_is(service, version):
+    with service.db.read() as session:
+        return session.get_one(Version, version.id)
+
+
+def opens(service, version):
+    """Whether what the version learned can still be read from what is stored."""
+    try:
+        service.vault.open(version.statistics_file_id, service.vault.key(version.key_id))
+    except ArtifactCorrupt:
+        return False
+    return True
+
+
+def put_off(service, model, hours):
+    """Hold the forget job of a model back, or let it go."""
+    with service.db.begin() as session:
+        waiting = session.scalars(select(Job).filter_by(kind="forget", lane=model.id, state="queued")).one()
+        waiting.not_before += timedelta(hours=hours)
+
+
+@pytest.mark.parametrize("maker", ["update", "forget"])
+def test_a_class_goes_from_a_version_made_between_its_approval_and_the_location_of_its_rows(
+    service, tenant, caller, maker
+):
+    named, other = a_model(service, caller), a_model(service, caller)
+    data = a_dataset_of(service, tenant.id, rows(ant=4, bee=4, cat=4), [["ada"]])
+    learn(service, caller, named, [data], "analytic")
+    if maker == "forget":
+        learn(service, caller, other, [data], "analytic")
+    with service.db.read() as session:
+        cat = session.scalars(select(ModelClass.id).filter_by(model_id=named.id, name="cat")).one()
+    asked = ask(service, caller, [ids.encode("cls", cat)], scope="class")
+    if maker == "forget":
+        ask(service, caller, ["ada"])
+    else:
+        submit(service, caller, other, [data], "analytic")
+    put_off(service, named, 1)
+    made = run_next(service)
+    assert (made.kind, made.lane, made.state) == (maker, other.id, "succeeded")
+    with service.db.read() as session:
+        newest = select(Version).filter_by(model_id=other.id).order_by(Version.number.desc()).limit(1)
+        between = session.scalars(newest).one()
+    put_off(service, named, -1)
+    assert run_next(service).lane == named.id
+    with service.db.read() as session:
+        assert ledger.tainted(session, [between.id]) == {between.id: 1}
+
+    until_quiet(service)
+    assert now(service, caller, asked).state == "completed"
+    left = as_it_is(service, between)
+    assert (left.state, left.metrics) == ("purged", {})
+    assert not opens(service, between)
+    with service.db.read() as session:
+        assert session.scalars(newest).one().replaces_id == between.id
+        assert ledger.tainted(session, session.scalars(select(Version.id).filter_by(state="ready"))) == {}
