@@ -87,7 +87,9 @@ def _taught(on: Served, data: sets.Set, size: int, persons: int) -> str:
     model = str(on.api.post("models", body)["id"])
     for part, file in enumerate(_files(data, size, persons)):
         dataset = on.api.send(file, name=f"part {part}")
-        job = on.api.wait(on.api.update(model, [dataset["id"]], "analytic", on_conflict="extend")["id"], 3_600)
+        job = on.api.wait(
+            on.api.update(model, [dataset["id"]], "analytic", on_conflict="extend")["id"], 3_600
+        )
         assert job["state"] == "succeeded", job["error"]
     on.api.call(
         "PUT",

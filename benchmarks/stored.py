@@ -40,7 +40,7 @@ class Store:
         store = cls(Vault(LocalFiles(folder / "objects"), LocalFiles(folder / "keys")), width, labels)
         for block in blocks:
             id = ids.new()
-            store.shards.append((id, store.vault.seal(id, [memoryview(block).cast("B")], new_key())))
+            store.shards.append((id, store.vault.seal(id, [block.tobytes()], new_key())))
         return store
 
     def shard(self, number: int) -> Grid:

@@ -36,7 +36,7 @@ Places = Iterable[tuple[str, bytes]]
 def of_row(name: str, x: NDArray[Any], grid: NDArray[np.int16] | None = None) -> dict[str, bytes]:
     """Ways to write the first values of a row, as sent and on the grid: raw, as text, base64, hex."""
     values = np.asarray(x).reshape(-1)[:VALUES]
-    found = {}
+    found: dict[str, bytes] = {}
     dtypes = ["u1"] if values.dtype == np.uint8 else ["<f8", "<f4", "<f2"]
     raws = [(dtype, values.astype(dtype).tobytes()) for dtype in dtypes]
     if grid is not None:

@@ -130,7 +130,8 @@ def cancel(
     response: Response,
     body: Cancellation | None = None,
 ) -> ForgetRead:
-    """Withdraw a request before a job has taken it up."""
+    """Withdraw a request before a job has taken it up. Once it is approved that needs scope forget:approve;
+    before, scope forget:create is enough for requests that the same key made."""
     reason = body.reason if body else None
     return _tagged(decisions.cancel(service, caller, forget_request, reason, once), response)
 
@@ -189,7 +190,8 @@ def retry(
     response: Response,
     body: Retry | None = None,
 ) -> ForgetRead:
-    """Try a failed request again: a new job for each model whose job failed."""
+    """Try a failed request again: a new job for each model whose job failed. `withdraw` needs scope
+    forget:approve."""
     return _accepted(decisions.retry(service, caller, forget_request, body or Retry(), once), response)
 
 

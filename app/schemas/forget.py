@@ -184,7 +184,7 @@ class Retry(Body):
     withdraw: bool = Field(
         False,
         description="Versions that cannot be cleaned without rows that nobody stores any more go without a "
-        "replacement; otherwise the request waits for the rows.",
+        "replacement; otherwise the request waits for the rows. Needs scope forget:approve.",
     )
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.service import Service
 from app.services import jobs
+from app.services.backups import under_way
 from app.services.callbacks.courier import Courier
 from app.services.datasets import sent_again, staging
 from app.services.erasure.orphans import remove_orphans
@@ -83,6 +84,7 @@ class Scheduler:
             staging.sweep,
             sent_again.sweep,
             follow_policies,
+            end_restores,
         ]
         if time.monotonic() - self._files_swept > self.service.settings.jobs.orphan_seconds / RARE:
             self._files_swept = time.monotonic()
@@ -140,6 +142,16 @@ def expire_answers(service: Service) -> None:
         old = clock(session) - timedelta(seconds=service.settings.idempotency.keep_seconds)
         kept = IdempotencyRecord.route.startswith(FORGET_REQUESTS)
         session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < old, ~kept))
+
+
+def end_restores(service: Service) -> bool:
+    """Close a restore once nothing that was erased is left of it: the service is ready then."""
+    with service.db.read() as session:
+        if not under_way.is_open(session):
+            return False
+    from app.services.backups import reconcile
+
+    return reconcile.finish(service)
 
 
 def follow_policies(service: Service) -> int:

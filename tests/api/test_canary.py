@@ -80,7 +80,7 @@ class World:
         self.bodies += [body] if "subject" in arrays else []
         answer = send(self.client, body, "npz")
         assert answer.status_code == 201, answer.text
-        return answer.json()["id"]
+        return str(answer.json()["id"])
 
     def model(self, **changes: Any) -> str:
         body = {
@@ -201,7 +201,7 @@ def needles(world: World, person: str) -> dict[str, bytes]:
 
 def features_of(service: Service, person_rows: list[NDArray[Any]]) -> dict[str, bytes]:
     """The rows as the stored grid shards have them, on every map."""
-    found = {}
+    found: dict[str, bytes] = {}
     with service.db.read() as session:
         pairs = {(row.dataset_id, row.feature_map_id) for row in session.scalars(select(Shard))}
     for dataset_id, map_id in pairs:

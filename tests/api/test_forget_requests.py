@@ -104,6 +104,10 @@ def test_who_may_ask_look_and_decide(client, key_with, dataset):
         body = {"reason": "x"} if deed in ("reject", "extend", "hold") else None
         assert client.post(f"{one}/{deed}", json=body, headers=clerk).status_code == 403
 
+    for who in (key_with("forget:create"), reader):
+        refused = client.post(f"{one}/cancel", headers=who)
+        assert (refused.status_code, refused.json()["code"]) == (403, "missing-scope")
+
     approved = client.post(f"{one}/approve", headers={**chief, "Idempotency-Key": "a"})
     assert (approved.status_code, approved.json()["state"]) == (202, "purging")
     again = client.post(f"{one}/approve", headers={**chief, "Idempotency-Key": "a"})

@@ -11,8 +11,8 @@ from app.methods.parts.refined_solve import rounded_weights, until_decided
 from app.methods.parts.ridge import ridge
 from app.methods.parts.statistics import Statistics
 from benchmarks import blurry, common, few_shot, growth, heads, samples, solve, suite
-from benchmarks.common import Bar, at_least
 from benchmarks.candidates import HEADS, arriving, digests, learn, model, rows_of
+from benchmarks.common import Bar, at_least
 from benchmarks.few_shot import choose_bias, few_rows, held_out_rows, judged, positions, scores_of
 from benchmarks.recursion import Recursion, grid_rows, statistics_of
 from benchmarks.sequence import on_grid, predict

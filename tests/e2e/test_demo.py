@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from rich.color import Color
 from rich.style import Style
 
 from app.client import Client
-from examples import demo, digits, exact, forgetting, pictures
+from examples import demo, digits, exact, forgetting, pictures, service
 
 
 @pytest.mark.slow
@@ -68,10 +69,10 @@ def _check_that_two_were_forgotten(out):
 
 
 def test_ends_with_an_error_where_a_promise_does_not_hold(monkeypatch, tmp_path):
-    stopped = []
+    stopped: list[Path] = []
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(demo.service, "start", lambda folder: folder)
-    monkeypatch.setattr(demo.service, "stop", stopped.append)
+    monkeypatch.setattr(service, "start", lambda folder: folder)
+    monkeypatch.setattr(service, "stop", stopped.append)
     monkeypatch.setattr(Client, "local", lambda folder: nullcontext())
     monkeypatch.setattr(demo, "show", lambda api, folder: exact.must(2 + 2 == 5, "sums are right"))
 

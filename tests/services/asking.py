@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 from app import ids
+from app.ledger_objects import LedgerObjects
 from app.schemas.forget import ForgetCreate
 from app.service import Caller, open_service
 from app.services.callers.access import digest
@@ -64,20 +66,21 @@ def row(service, request_id):
         return session.get_one(ForgetRequest, request_id)
 
 
+class LastWords(LedgerObjects):
+    """A ledger whose process is killed once an object is written."""
+
+    def put(self, request_id, kind, body):
+        super().put(request_id, kind, body)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def killed_after_the_object(service, work):
     """Run `work(service)` in a process that is killed between the ledger's object and the commit."""
     child = os.fork()
     if child == 0:
         mine = open_service(service.settings)
-        put = mine.ledger.put
-
-        def put_and_die(*args):
-            put(*args)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        mine.ledger.put = put_and_die
         try:
-            work(mine)
+            work(replace(mine, ledger=LastWords(service.settings.ledger_dir)))
         finally:
             os._exit(1)  # it was to be killed before
     _, status = os.waitpid(child, 0)

@@ -8,12 +8,13 @@ import numpy as np
 
 from app import ids
 from app.db import clock, touch
+from app.methods.parts.statistics import Statistics
 from app.schemas.models import ModelCreate
 from app.schemas.updates import UpdateCreate
 from app.services import jobs
 from app.services.datasets import shards
-from app.services.jobs import Signal
-from app.services.models import models, updates
+from app.services.jobs import ClaimedJob, Signal
+from app.services.models import models, snapshots, updates
 from app.tables import Dataset, ErasedRow, Job, LedgerEntry, RestrictedRow, Version
 from workers import runner
 
@@ -116,10 +117,16 @@ def submit(service, caller, model, datasets, method="ncm", params=None, **fields
     return updates.submit(service, caller, model.id, an_update(datasets, method, params, **fields))
 
 
+def claim(service, *queues: str) -> ClaimedJob:
+    """The next job of these queues (all), claimed as a worker does; there has to be one."""
+    claimed = jobs.claim(service, queues or ("cpu", "gpu", "io"), "test")
+    assert claimed is not None
+    return claimed
+
+
 def run_next(service):
     """Claim the next job and run it here, as the process that computes would; gives it as it ended."""
-    claimed = jobs.claim(service, ["cpu", "gpu", "io"], "test")
-    assert claimed is not None
+    claimed = claim(service)
     runner.run(service, claimed, lambda: Signal.CONTINUE)
     return job(service, claimed.id)
 
@@ -136,6 +143,13 @@ def learn(service, caller, model, datasets, method="ncm", params=None, **fields)
     assert done.state == "succeeded", done.error
     with service.db.read() as session:
         return session.get_one(Version, ids.decode("ver", done.result["version_id"]))
+
+
+def statistics_of(service, version) -> Statistics:
+    """The statistics that a version stored; it has to have some."""
+    found = snapshots.load(service, version.id, statistics=True).snapshot.statistics
+    assert found is not None
+    return found
 
 
 def restrict(service, dataset, *positions):

@@ -17,7 +17,6 @@ from app.errors import (
     VersionTainted,
 )
 from app.schemas.aliases import AliasPut
-from app.services import jobs
 from app.services.erasure import ledger
 from app.services.forget.class_rows import rows_of_class
 from app.services.models import aliases, artifacts, models, taint, versions
@@ -28,6 +27,7 @@ from tests.services.asked import approve, replaced, request
 from tests.services.learning import (
     a_dataset,
     a_model,
+    claim,
     erase,
     learn,
     restrict,
@@ -269,7 +269,7 @@ def test_an_update_does_not_begin_again_from_nothing_while_every_version_is_tain
     fresh = a_dataset(service, tenant.id, rows(dog=3, ant=1))
     submit(service, caller, model, [fresh], on_conflict="extend")
     erase(service, tenant.id, data, 0)
-    claimed = jobs.claim(service, ["cpu"], "test")
+    claimed = claim(service, "cpu")
 
     with pytest.raises(NotReady):
         plans.make(service, claimed)

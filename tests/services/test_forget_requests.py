@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -11,6 +12,7 @@ from app import ids
 from app.config import Forget
 from app.db import clock
 from app.errors import (
+    AppError,
     ApprovalRequired,
     DeadlinePassed,
     IdempotencyMismatch,
@@ -32,7 +34,7 @@ from app.services.paging import Page
 from app.tables import ErasedRow, ForgetTarget, Job, LedgerEntry, ModelClass, RestrictedRow
 from tests.conftest import a_tenant
 from tests.services.asking import a_dataset_of, ask, key, killed_after_the_object, now, row
-from tests.services.learning import a_model, job, learn, rows, submit
+from tests.services.learning import a_model, claim, job, learn, rows, submit
 
 PERSONS = [["ada"], ["ben"], ["ada", "ben"], ["cleo"], ["dan"], ["eve"]]
 
@@ -80,9 +82,9 @@ def models_of(request):
     return [item for item in request.items if item.kind == "model"]
 
 
-def claim(service, model):
+def take_up(service, model):
     """A forget job at its claim, and the requests that it works on."""
-    claimed = jobs.claim(service, ["cpu", "gpu"], "test")
+    claimed = claim(service, "cpu", "gpu")
     assert claimed.kind == "forget"
     with service.db.begin() as session:
         return claimed, [one.id for one in states.take(session, model.id, claimed.id)]
@@ -120,7 +122,7 @@ def test_goes_from_approval_through_its_stages_to_completed(service, caller, dat
     assert stored.body["rows"] == {data.id.hex: [0, 2]}
     assert stored.body["actor"] == chief.actor
 
-    claimed, taken = claim(service, model)
+    claimed, taken = take_up(service, model)
     assert taken == [asked.id]
     assert now(service, chief, asked).state == "unlearning"
     for stage in ("verifying", "publishing"):
@@ -152,7 +154,7 @@ def test_an_unknown_person_gets_an_answer_of_the_same_shape_and_a_purge(service,
 def test_requests_that_wait_for_one_model_share_a_job(service, caller, data, model):
     asked = [ask(service, caller, [name]) for name in ("ada", "cleo", "dan")]
     assert len(forget_jobs(service)) == 1
-    claimed, taken = claim(service, model)
+    claimed, taken = take_up(service, model)
     assert taken == [one.id for one in asked]
 
     late = ask(service, caller, ["eve"])  # what runs has begun without it
@@ -219,7 +221,7 @@ def test_a_duplicate_joins_the_open_request_and_follows_it(service, data, model,
     with pytest.raises(RequestStateConflict, match="joined"):
         decisions.cancel(service, clerk, first.id, None, None)
 
-    claimed, taken = claim(service, model)
+    claimed, taken = take_up(service, model)
     assert now(service, chief, second).state == "unlearning"
     with service.db.begin() as session:
         jobs.finish(session, claimed, {})
@@ -266,7 +268,7 @@ def test_cancelling_after_approval_lifts_the_entry_and_ends_a_job_of_its_own(ser
 
 def test_what_a_job_has_taken_up_is_neither_cancelled_nor_held(service, caller, data, model):
     asked = ask(service, caller, ["ada"])
-    claimed, _ = claim(service, model)
+    claimed, _ = take_up(service, model)
     for stop in (
         lambda: decisions.cancel(service, caller, asked.id, None, None),
         lambda: decisions.hold(service, caller, asked.id, Hold(reason="suit"), None),
@@ -280,6 +282,7 @@ def test_what_a_job_has_taken_up_is_neither_cancelled_nor_held(service, caller, 
 def test_a_hold_suspends_the_erasure_until_it_is_released(service, data, model, clerk, chief):
     asked = ask(service, clerk, ["ada"])
     held = decisions.hold(service, chief, asked.id, Hold(reason="suit"), None)
+    assert held.hold is not None
     assert held.hold.actor == chief.actor
     approved = decisions.approve_request(service, chief, asked.id, None)
     assert (approved.state, forget_jobs(service)) == ("locating", [])
@@ -287,13 +290,13 @@ def test_a_hold_suspends_the_erasure_until_it_is_released(service, data, model, 
 
     other = ask(service, clerk, ["cleo"])
     decisions.approve_request(service, chief, other.id, None)
-    claimed, taken = claim(service, model)
+    claimed, taken = take_up(service, model)
     assert taken == [other.id]
     succeed(service, claimed, model, taken)
 
     released = decisions.release(service, chief, asked.id, None)
     assert (released.state, released.hold) == ("locating", None)
-    assert claim(service, model)[1] == [asked.id]
+    assert take_up(service, model)[1] == [asked.id]
 
 
 def test_a_hold_on_an_approved_request_takes_it_from_its_job_and_ends_by_itself(service, caller, data, model):
@@ -306,7 +309,7 @@ def test_a_hold_on_an_approved_request_takes_it_from_its_job_and_ends_by_itself(
     with service.db.begin() as session:
         past = (clock(session) - timedelta(seconds=1)).isoformat()
         [request] = states.lock(session, [asked.id])
-        request.hold = {**request.hold, "until": past}
+        request.hold = {**(request.hold or {}), "until": past}
     assert sweeps.end_holds(service) == 1
     assert len(forget_jobs(service)) == 1
     assert now(service, caller, asked).hold is None
@@ -323,7 +326,7 @@ def test_a_hold_keeps_the_purge_of_an_unknown_person_too(service, clerk, chief):
 
 def test_a_failed_job_fails_its_requests_until_they_are_retried(service, caller, data, model):
     asked = ask(service, caller, ["ada"])
-    claimed, _ = claim(service, model)
+    claimed, _ = take_up(service, model)
     jobs.fail(service, claimed, Cause.INTERNAL)
     failed = now(service, caller, asked)
     assert (failed.state, failed.done) == ("failed", False)
@@ -335,7 +338,7 @@ def test_a_failed_job_fails_its_requests_until_they_are_retried(service, caller,
     again = decisions.retry(service, caller, asked.id, Retry(), None)
     assert again.state == "locating"
     assert job(service, models_of(again)[0].job).retry_of == claimed.id
-    claimed, taken = claim(service, model)
+    claimed, taken = take_up(service, model)
     succeed(service, claimed, model, taken)
     assert now(service, caller, asked).state == "purging"
 
@@ -344,7 +347,8 @@ def test_a_request_is_where_its_least_advanced_model_is(service, caller, data, m
     other = a_model(service, caller)
     learn(service, caller, other, [data])
     asked = ask(service, caller, ["ada"])
-    claimed = jobs.claim(service, ["cpu", "gpu"], "test")
+    claimed = claim(service, "cpu", "gpu")
+    assert claimed.model_id is not None
     with service.db.begin() as session:
         states.take(session, claimed.model_id, claimed.id)
     assert now(service, caller, asked).state == "locating"
@@ -353,7 +357,8 @@ def test_a_request_is_where_its_least_advanced_model_is(service, caller, data, m
     with service.db.begin() as session:
         jobs.finish(session, claimed, {})
         assert states.model_done(session, claimed.model_id, [asked.id], {}) is None
-    claimed = jobs.claim(service, ["cpu", "gpu"], "test")
+    claimed = claim(service, "cpu", "gpu")
+    assert claimed.model_id is not None
     with service.db.begin() as session:
         states.take(session, claimed.model_id, claimed.id)
     assert now(service, caller, asked).state == "unlearning"
@@ -361,7 +366,7 @@ def test_a_request_is_where_its_least_advanced_model_is(service, caller, data, m
 
 def test_a_running_update_makes_way_for_a_forget_of_its_model(service, caller, tenant, data, model):
     submit(service, caller, model, [a_dataset_of(service, tenant.id, rows(cat=2), [["ada"], []])])
-    update = jobs.claim(service, ["cpu", "gpu"], "test")
+    update = claim(service, "cpu", "gpu")
     assert jobs.look(service, update) is Signal.CONTINUE
     ask(service, caller, ["ada"])
     assert jobs.look(service, update) is Signal.STOP
@@ -407,6 +412,7 @@ def test_is_extended_once_and_with_a_reason(service, caller, data):
     assert asked.overdue
     more = decisions.extend(service, caller, asked.id, Extension(reason="many sources"), None)
     assert more.due_at == datetime(2026, 4, 30, 12, tzinfo=UTC)
+    assert more.extension is not None
     assert more.extension.due_before == asked.due_at
     with pytest.raises(RequestStateConflict):
         decisions.extend(service, caller, asked.id, Extension(reason="again"), None)
@@ -452,7 +458,7 @@ def test_a_lift_killed_before_its_commit_is_committed_too(service, caller, data,
 def test_a_lift_that_came_too_late_is_dropped(service, caller, data, model):
     asked = ask(service, caller, ["ada"])
     killed_after_the_object(service, lambda mine: decisions.cancel(mine, caller, asked.id, None, None))
-    claim(service, model)
+    take_up(service, model)
     assert sweeps.commit_ledger_objects(service) == 0
     assert service.ledger.get(asked.id, "lift") is None
     assert now(service, caller, asked).state == "unlearning"
@@ -491,18 +497,17 @@ def test_refuses_what_is_not_there_and_leaves_nothing(service, caller, tenant, d
         with pytest.raises(error) as refused:
             ask(service, caller, *body)
         assert [fault.pointer for fault in refused.value.errors] == [pointer]
-    for error, pointer, fields in (
-        (NotFound, "/models/0", {"models": [ids.encode("mdl", ids.new())]}),
-        (NotFound, "/rows", {"rows": foreign}),
-        (ValidationFailed, "/rows", {"rows": own}),
-        (ValidationFailed, "/method/name", {"method": {"name": "ncm"}}),
-        (DeadlinePassed, "/due_at", {"due_at": "2026-01-01T00:00:00Z"}),
-        (ValidationFailed, "/targets/0", {"scope": "class", "models": [second]}),
-    ):
-        fields = {"scope": "subject", **fields}
-        named = [ids.encode("cls", ant.id)] if fields["scope"] == "class" else ["ada"]
-        with pytest.raises(error) as refused:
-            ask(service, caller, named, **fields)
+    wrong: list[tuple[type[AppError], str, list[str], dict[str, Any]]] = [
+        (NotFound, "/models/0", ["ada"], {"models": [ids.encode("mdl", ids.new())]}),
+        (NotFound, "/rows", ["ada"], {"rows": foreign}),
+        (ValidationFailed, "/rows", ["ada"], {"rows": own}),
+        (ValidationFailed, "/method/name", ["ada"], {"method": {"name": "ncm"}}),
+        (DeadlinePassed, "/due_at", ["ada"], {"due_at": "2026-01-01T00:00:00Z"}),
+        (ValidationFailed, "/targets/0", [ids.encode("cls", ant.id)], {"scope": "class", "models": [second]}),
+    ]
+    for refusal, pointer, targets, fields in wrong:
+        with pytest.raises(refusal) as refused:
+            ask(service, caller, targets, **fields)
         assert refused.value.errors[0].pointer == pointer
     assert (count(service, ForgetTarget), list(service.ledger.all())) == (0, [])
 
@@ -547,7 +552,7 @@ def test_the_same_person_asked_for_by_many_at_once_is_one_erasure(service, calle
 def test_a_cancellation_that_races_the_claim_has_one_outcome(service, caller, data, model):
     for name in ("ada", "ben", "cleo", "dan"):
         asked = ask(service, caller, [name])
-        claimed = jobs.claim(service, ["cpu", "gpu"], "test")
+        claimed = claim(service, "cpu", "gpu")
 
         def take(claimed=claimed):
             with service.db.begin() as session:

@@ -1,13 +1,16 @@
 """Stored rows after an erasure: what is left, and that nothing opens what was there."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import select
 
 from app import ids
 from app.db import clock
 from app.errors import ArtifactCorrupt
-from app.services.datasets import duplicates, shards
+from app.services.datasets import duplicates, shard_files, shards
 from app.services.erasure import forgotten, rewrites
 from app.tables import Certificate, FeatureMap, ForgetRequest, RowIndex, Sample, SampleSubject, Shard
 from app.vault import KeyObject, new_key
@@ -166,9 +169,10 @@ def test_values_at_the_ends_of_the_grid_are_counted_of_the_rows_that_are_left(se
 def test_indexes_of_rows_lose_them_too(service, tenant):
     data = a_dataset(service, tenant.id, LABELS)
     grid = a_map(service, tenant.id, data)
-    arrays = {"positions": np.arange(20), "fingerprint": np.arange(640, dtype=np.uint8).reshape(20, 32)}
+    prints = np.arange(640, dtype=np.uint8).reshape(20, 32)
+    arrays: dict[str, NDArray[Any]] = {"positions": np.arange(20), "fingerprint": prints}
     file_id, key_id = ids.new(), ids.new()
-    key = service.vault.seal(file_id, rewrites.dump(arrays, {}), new_key())
+    key = service.vault.seal(file_id, shard_files.dump(arrays, {}), new_key())
     service.vault.write_key(key_id, key)
     with service.db.begin() as session:
         index = RowIndex(
@@ -185,9 +189,9 @@ def test_indexes_of_rows_lose_them_too(service, tenant):
     a_request(service, tenant.id, {data: [4, 5]})
     purge(service, tenant.id)
     left = again(service, index)
-    found, _ = rewrites.parse(service.vault.open(left.file_id, service.vault.key(left.key_id)))
+    found, _ = shard_files.parse(service.vault.open(left.file_id, service.vault.key(left.key_id)))
     assert left.rows == 18
-    np.testing.assert_array_equal(found["fingerprint"], np.delete(arrays["fingerprint"], [4, 5], axis=0))
+    np.testing.assert_array_equal(found["fingerprint"], np.delete(prints, [4, 5], axis=0))
     with pytest.raises(ArtifactCorrupt):
         service.vault.key(key_id)
 
@@ -197,9 +201,12 @@ def test_many_requests_write_a_shard_once_and_each_counts_its_own(service, tenan
     requests = [a_request(service, tenant.id, {data: [at, at + 8]}) for at in range(6)]
     written = []
     name = rewrites._name
-    monkeypatch.setattr(
-        rewrites, "_name", lambda service, made, see: written.extend(made) or name(service, made, see)
-    )
+
+    def noted(service, made, see):
+        written.extend(made)
+        return name(service, made, see)
+
+    monkeypatch.setattr(rewrites, "_name", noted)
     assert set(purge(service, tenant.id)) == {row.id for row in requests}
     assert len(written) == 2
     for row in requests:
@@ -284,7 +291,7 @@ def test_a_purge_that_is_killed_anywhere_is_finished_by_the_next(service, tenant
 def test_features_that_a_job_stores_while_the_purge_runs_lose_the_rows_too(service, tenant, monkeypatch):
     data = a_dataset(service, tenant.id, LABELS)
     a_request(service, tenant.id, {data: [3]})
-    grids = []
+    grids: list[FeatureMap] = []
     name = rewrites._name
 
     def late(service, made, see):
@@ -299,7 +306,7 @@ def test_features_that_a_job_stores_while_the_purge_runs_lose_the_rows_too(servi
 
 
 def test_who_the_rows_were_about_is_gone_and_the_bytes_of_the_upload_are_unknown(service, tenant, caller):
-    arrays = {
+    arrays: dict[str, Any] = {
         "x": np.eye(4, dtype=np.float32),
         "label": np.array(["ant", "ant", "bee", "bee"]),
         "subject": np.array(["anna", "bert", "anna", "carl"]),
@@ -352,6 +359,7 @@ def test_rows_sent_again_to_be_forgotten_go_with_the_last_request_that_needs_the
 def test_a_key_object_says_what_it_replaces():
     key = KeyObject(key=bytes(32), replaces=ids.new(), replaces_key=ids.new())
     assert KeyObject.parse(key.dump()) == key
+    assert key.replaces_key is not None
     older = key.dump().replace(b', "replaces_key": "' + key.replaces_key.hex.encode() + b'"', b"")
     assert KeyObject.parse(older).replaces_key is None
 

@@ -12,12 +12,13 @@ from sqlalchemy import select, update
 from app.db import clock
 from app.ids import new
 from app.services import jobs, scheduler
+from app.services.backups import under_way
 from app.services.callers import idempotency
 from app.services.callers.idempotency import Once
 from app.services.erasure import orphans
 from app.services.jobs import Cause
 from app.services.scheduler import Scheduler, hold, release
-from app.tables import Checkpoint, Dataset, Holder, IdempotencyRecord, Job, Model, Upload
+from app.tables import Checkpoint, Dataset, Holder, IdempotencyRecord, Job, Model, Restore, Upload
 from app.vault import new_key
 from tests.factories import a_job
 
@@ -282,3 +283,34 @@ def test_a_finished_jobs_checkpoint_is_destroyed(service, tenant):
     assert left(service.vault.files) == {kept[0]}
     assert dropped[1] not in left(service.vault.keys)
     assert jobs.drop_checkpoints(service) == 0
+
+
+def test_a_restore_ends_when_nothing_is_left_to_take_out(service, tenant):
+    add_restore(service, {"erasures_applied": 1})
+    job = a_job(service, tenant, kind="forget")
+
+    Scheduler(service).sweep()
+    assert is_restoring(service)
+    with service.db.begin() as session:
+        session.get_one(Job, job).state = "succeeded"
+    Scheduler(service).sweep()
+    assert not is_restoring(service)
+
+
+def test_a_restore_that_was_interrupted_is_not_ended(service, tenant):
+    add_restore(service, {})
+
+    Scheduler(service).sweep()
+
+    assert is_restoring(service)
+
+
+def add_restore(service, report):
+    with service.db.begin() as session:
+        now = clock(session)
+        session.add(Restore(id=new(), created_at=now, taken_at=now, ledger_sequence=0, report=report))
+
+
+def is_restoring(service):
+    with service.db.read() as session:
+        return under_way.is_open(session)

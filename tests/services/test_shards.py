@@ -263,7 +263,12 @@ def test_an_arriving_dataset_is_not_there(service, caller, dataset):
 def test_only_the_shards_near_some_positions_are_opened(service, dataset, monkeypatch):
     opened = []
     whole = service.vault.open
-    monkeypatch.setattr(service.vault, "open", lambda id, key: opened.append(id) or whole(id, key))
+
+    def noted(id, key):
+        opened.append(id)
+        return whole(id, key)
+
+    monkeypatch.setattr(service.vault, "open", noted)
     blocks = list(shards.read(service, dataset.id, near={12, 24}))
     assert [block.positions.tolist() for block in blocks] == [list(range(10, 20)), list(range(20, 25))]
     assert len(opened) == 2

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from app.config import Files, Jobs, Settings
 from app.errors import ArtifactCorrupt, InUse, MissingData
-from app.service import open_service
+from app.service import Service, open_service
 from app.services.backups import backup, reconcile, under_way
 from app.services.backups import restore as restoring
 from app.services.backups.restore import restore
@@ -19,7 +19,7 @@ from app.services.models import snapshots
 from app.services.readiness import _check
 from app.tables import Dataset, ForgetRequest, Job, Restore, Sample, SampleSubject, Shard, Version
 from tests.services.forgetting import approved, rows_of
-from tests.services.learning import learn, run_next
+from tests.services.learning import learn, run_next, statistics_of
 from tests.workers.test_exact_heads import an_exact_model, many, sent
 
 
@@ -42,7 +42,7 @@ def work_off(service):
 @pytest.fixture
 def elsewhere(service, tmp_path, request, stack):
     """Opens a service with an empty database, the mirrored keys and ledger, and the files of `objects`."""
-    opened = []
+    opened: list[Service] = []
 
     def open_it(keys=None, objects=None):
         folder = tmp_path / f"elsewhere-{len(opened)}"
@@ -99,8 +99,8 @@ def test_a_restored_backup_is_what_it_was_a_copy_of(service, tenant, caller, tmp
 
     assert manifest.missing == 0
     assert {name for name, count in report.items() if count} == set()
-    loaded = [snapshots.load(other, version.id, statistics=True) for version in versions]
-    assert [one.snapshot.head.digest(one.snapshot.classes) for one in loaded] == [
+    loaded = [snapshots.load(other, version.id).snapshot for version in versions]
+    assert [one.head and one.head.digest(one.classes) for one in loaded] == [
         digests(service, version)["weights"] for version in versions
     ]
     assert sum(len(block) for one in data for block in shards.read(other, one.id)) == 32
@@ -201,10 +201,7 @@ def test_rows_that_are_nowhere_are_counted_and_taken_out(service, tenant, caller
 
     assert (report["rows_lost"], report["datasets_deleted_again"]) == (8, 0)
     work_off(other)
-    counts = [
-        snapshots.load(other, one.id, statistics=True).snapshot.statistics.rows for one in ready(other, model)
-    ]
-    assert counts == [8, 24]
+    assert [statistics_of(other, one).rows for one in ready(other, model)] == [8, 24]
     with other.db.read() as session:
         assert session.get_one(Dataset, data[0].id).train_rows == 8
     assert reconcile.finish(other)

@@ -4,10 +4,9 @@ import psutil
 import pytest
 from sqlalchemy import func, select
 
-from app.services.models import snapshots
 from app.tables import Alias, AliasMove, ForgetRequest, Job, Version
 from tests.services.forgetting import approved, items_of, rows_of
-from tests.services.learning import a_dataset, a_model, learn, rows
+from tests.services.learning import a_dataset, a_model, learn, rows, statistics_of
 from tests.workers.held_forget import STAGES
 from tests.workers.test_update_killed import hold, noted
 from tests.workers.test_update_kills import assert_nothing_left_over
@@ -40,7 +39,7 @@ def assert_replaced_once(service, model, request):
         assert session.scalar(moves) == 2
         assert session.get_one(ForgetRequest, request.id).state == "purging"
     assert set(items_of(service, request)) == {row.id for row in found[:2]}
-    assert snapshots.load(service, found[3].id, statistics=True).snapshot.statistics.rows == 9
+    assert statistics_of(service, found[3]).rows == 9
 
 
 @pytest.mark.slow

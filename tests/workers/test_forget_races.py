@@ -9,8 +9,8 @@ from app.schemas.aliases import AliasPut
 from app.services import jobs
 from app.services.erasure import ledger
 from app.services.jobs import Signal
-from app.services.models import aliases, snapshots
-from app.tables import Alias, AliasMove, Job, Version, VersionDataset
+from app.services.models import aliases
+from app.tables import Alias, AliasMove, ForgetRequest, Job, Version, VersionDataset
 from tests.services.forgetting import (
     approved,
     as_it_is,
@@ -20,7 +20,7 @@ from tests.services.forgetting import (
     request_of,
     rows_of,
 )
-from tests.services.learning import learn, run_next, submit
+from tests.services.learning import claim, learn, run_next, statistics_of, submit
 from tests.workers.test_exact_heads import an_exact_model, digests, many, reference, sent
 from workers import forget as forgetting
 from workers import forget_entries, runner, update
@@ -64,7 +64,7 @@ def test_an_update_that_the_approval_overtakes_is_done_again_without_the_rows(
 ):
     model, data, _ = taught(service, tenant, caller)
     job = submit(service, caller, model, [data[1]], "analytic", on_conflict="extend")
-    claimed = jobs.claim(service, ["cpu"], "test")
+    claimed = claim(service, "cpu")
     whole, requests = getattr(module, step), []
 
     def overtaken(*args, **given):
@@ -101,7 +101,7 @@ def test_an_erasure_approved_while_the_job_computes_is_left_to_the_next_one(
     service, tenant, caller, monkeypatch
 ):
     _, data, [old] = taught(service, tenant, caller)
-    later = []
+    later: list[ForgetRequest] = []
     prepare = forgetting._prepare
 
     def overtaken(*args):
@@ -137,7 +137,7 @@ def test_a_cancelled_or_fenced_job_publishes_nothing_and_leaves_no_bytes(
     _, data, [old] = taught(service, tenant, caller)
     approved(service, tenant, rows_of(data[0], 2))
     before = objects(service)
-    claimed = jobs.claim(service, ["cpu"], "test")
+    claimed = claim(service, "cpu")
     measure = forgetting._measure
 
     def fenced(*args):
@@ -166,7 +166,7 @@ def test_a_failed_attempt_takes_the_same_requests_again(service, tenant, caller,
     take = forget_entries.take
     with monkeypatch.context() as patch:
         patch.setattr(forget_entries, "take", lambda *args: (take(*args), 1 / 0))
-        claimed = jobs.claim(service, ["cpu"], "test")
+        claimed = claim(service, "cpu")
         with service.db.begin() as session:
             session.get_one(Job, claimed.id).max_attempts = 5
         patch.setattr(runner, "diagnose", lambda error: (jobs.Cause.WORKER_LOST, "", ()))
@@ -211,7 +211,7 @@ def test_retention_counts_a_replacement_in_the_place_of_the_old_version(service,
     until_quiet(service)
     new = [replacement_of(service, version) for version in old]
     assert [as_it_is(service, version).state for version in new] == ["ready", "ready"]
-    assert snapshots.load(service, new[1].id, statistics=True).snapshot.statistics.rows == 31
+    assert statistics_of(service, new[1]).rows == 31
     newest = learn(service, caller, model, [], "lda")
     until_quiet(service)
     assert [as_it_is(service, one).state for one in (*new, newest)] == ["retired", "ready", "ready"]

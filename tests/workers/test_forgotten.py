@@ -2,20 +2,23 @@
 
 import os
 import time
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load
 from sqlalchemy import select
 
 from app import ids
 from app.db import clock
 from app.errors import ArtifactCorrupt, Purged
-from app.services import jobs
+from app.services import certificates, jobs
 from app.services.callers.idempotency import Once
 from app.services.datasets import datasets, features, shards
 from app.services.erasure import forgotten, superseded
 from app.services.jobs import Signal
-from app.services.models import retention, snapshots
+from app.services.models import retention, snapshots, updates
 from app.tables import (
     Centroid,
     Checkpoint,
@@ -32,7 +35,7 @@ from app.tables import (
 )
 from app.vault import new_key
 from tests.services.erasing import a_request
-from tests.services.learning import a_dataset, a_model, an_update, learn, rows, run_next, submit, updates
+from tests.services.learning import a_dataset, a_model, an_update, claim, learn, rows, run_next, submit
 from tests.services.sent import send
 from tests.services.versions import add_version
 from workers import runner
@@ -218,7 +221,7 @@ def test_a_network_that_a_usable_version_reads_stays_alone_and_goes_once_nobody_
     assert not names_of_files(service) & stored_by(first)
     key = service.vault.key(kept.key_id)
     raw = service.vault.open(kept.file_id, key)
-    assert set(snapshots.parse(raw)) == {f"network.{name}" for name in loaded.snapshot.weights}
+    assert set(load(raw)) == {f"network.{name}" for name in loaded.snapshot.weights}
     assert set(key.digests) == {kept.file_id.hex}
     weights = snapshots.load(service, clean.id).snapshot.weights
     assert all((weights[name] == loaded.snapshot.weights[name]).all() for name in weights)
@@ -297,7 +300,7 @@ def test_a_purge_that_is_killed_anywhere_is_finished_by_the_next(
         (type(service.vault), "destroy"),
         (superseded, "_close"),
         (forgotten, "_destroy_rows"),
-        (forgotten.certificates, "issue"),
+        (certificates, "issue"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, step, lambda *_: (_ for _ in ()).throw(Killed))
@@ -317,9 +320,9 @@ def test_what_a_job_saved_for_its_successor_goes_if_it_used_the_row(service, ten
     saved = []
     for left_out in ([], [0], [1]):
         submit(service, caller, a_model(service, caller), [data])
-        claimed = jobs.claim(service, ["cpu"], "test")
+        claimed = claim(service, "cpu")
         JobCheckpoint(service, claimed, ledger_sequence=0, left_out={data.id.hex: left_out}, params={}).save(
-            {"x": snapshots.torch.zeros(1)}
+            {"x": torch.zeros(1)}
         )
         saved.append(claimed.id)
     a_request(service, tenant.id, {data: [0]})
@@ -370,7 +373,7 @@ def test_the_job_of_a_tenant_purges_and_says_how_many(service, tenant, world):
             actor="system",
             request_id=None,
         )
-    claimed = jobs.claim(service, ["io"], "test")
+    claimed = claim(service, "io")
     assert claimed.id == job.id
     runner.run(service, claimed, lambda: Signal.CONTINUE)
     done = now(service, job)
@@ -399,7 +402,11 @@ def test_what_a_killed_writer_left_goes_too_unless_it_may_still_be_written(servi
 def test_a_deleted_dataset_that_only_they_had_used_no_longer_says_who_was_in_it(service, tenant, caller):
     model = a_model(service, caller)
     x = np.eye(4, dtype=np.float32)
-    sent = {"x": x, "label": np.array(["ant", "ant", "bee", "bee"]), "subject": np.array(list("abcd"))}
+    sent: dict[str, Any] = {
+        "x": x,
+        "label": np.array(["ant", "ant", "bee", "bee"]),
+        "subject": np.array(list("abcd")),
+    }
     data = send(service, caller, **sent)
     version = learn(service, caller, model, [data])
     datasets.remove(service, caller, data.id)

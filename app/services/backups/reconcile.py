@@ -50,10 +50,13 @@ def reconcile(service: Service, sources: Sequence[LocalFiles], tell: Tell) -> di
 
 
 def finish(service: Service) -> bool:
-    """Close a restore once nothing that it brought back is tainted; the sweep asks."""
+    """Close a restore once nothing that it brought back is tainted; the sweep asks.
+
+    One without a report was interrupted: what was erased after its backup may not even be entered.
+    """
     with service.db.begin() as session:
         restores = session.scalars(select(Restore).where(Restore.finished_at.is_(None))).all()
-        if not restores:
+        if not all(restore.report for restore in restores) or not restores:
             return False
         working = select(Job.id).where(
             Job.state.not_in(DONE), or_(Job.kind == "forget", (Job.kind == "purge") & Job.lane.is_not(None))

@@ -16,7 +16,7 @@ from app.service import Caller, Service
 from app.services.callers.idempotency import Once
 from app.services.datasets import sent_again
 from app.services.erasure import entries
-from app.services.forget import approve, due, lacking, reads, states, targets
+from app.services.forget import approve, due, lacking, reads, rights, states, targets
 from app.services.forget.submit import ring
 from app.services.jobs.ends import cancel_row
 from app.services.jobs.rows import State
@@ -62,6 +62,7 @@ def cancel(
 
     def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
         _expect(request, "awaiting-approval", "locating", joined=True)
+        rights.may_cancel(service, caller, request)
         _refuse_taken(session, request.duplicate_of or request.id)
         others = [reads.url(other.id) for other in _joined(session, request)]
         if others:
@@ -141,6 +142,8 @@ def retry(service: Service, caller: Caller, request_id: UUID, body: Retry, once:
 
     def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
         _expect(request, "failed")
+        if body.withdraw:
+            rights.may_withdraw(caller)
         queued: list[Job] = []
         if body.rows is not None and body.rows != request.rows_id:
             targets.check_rows(session, caller.tenant_id, body.rows)

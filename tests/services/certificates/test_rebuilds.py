@@ -4,13 +4,12 @@ import pytest
 from sqlalchemy import delete
 
 from app.methods.base import Context
-from app.services import jobs
 from app.services.certificates import rebuilds, verification
 from app.services.jobs import Signal
 from app.tables import ForgetRequest, RestrictedRow, Version
 from tests.conftest import STACKS
 from tests.services.certificates.forgetting import a_request, forgotten, issued, replaced
-from tests.services.learning import a_dataset, a_model, job, learn, restrict, rows, run_next, submit
+from tests.services.learning import a_dataset, a_model, claim, job, learn, restrict, rows, run_next, submit
 from workers import runner, verify
 
 METHODS = [
@@ -118,7 +117,7 @@ def test_the_verify_job_gives_way_to_more_urgent_work(service, tenant, caller, m
     done = forgotten(service, tenant, caller)
     with service.db.begin() as session:
         verification.queue(session, session.get_one(ForgetRequest, done.request.id))
-    claimed = jobs.claim(service, ["cpu"], "test")
+    claimed = claim(service, "cpu")
     submit(service, caller, a_model(service, caller), [done.dataset])
 
     runner.run(service, claimed, lambda: Signal.CONTINUE)
