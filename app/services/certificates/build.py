@@ -94,8 +94,11 @@ def _erased(session: Session, request: ForgetRequest) -> Gone:
 
 
 def version_items(session: Session, request: ForgetRequest) -> list[ForgetItem]:
+    """One per version that the request touched; those of a duplicate stand under the one that it joined."""
     query = (
-        select(ForgetItem).filter_by(request_id=request.id, kind="version").order_by(ForgetItem.resource_id)
+        select(ForgetItem)
+        .filter_by(request_id=request.duplicate_of or request.id, kind="version")
+        .order_by(ForgetItem.resource_id)
     )
     return list(session.scalars(query))
 

@@ -23,7 +23,7 @@ LINES = "rebuilds"  # in a request's evidence
 
 def queue(session: Session, request: ForgetRequest) -> Job | None:
     """See to it that a request's replacing versions are rebuilt; the job to ring for, where one was made."""
-    if request.duplicate_of is not None or not replacements(session, request):
+    if not replacements(session, request):
         return None
     waiting = session.scalars(
         select(Job)
