@@ -292,7 +292,7 @@ def test_a_restore_ends_when_nothing_is_left_to_take_out(service, tenant):
     Scheduler(service).sweep()
     assert is_restoring(service)
     with service.db.begin() as session:
-        session.get_one(Job, job).state = "succeeded"
+        session.get_one(Job, job.id).state = "succeeded"
     Scheduler(service).sweep()
     assert not is_restoring(service)
 
