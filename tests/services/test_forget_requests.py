@@ -219,7 +219,7 @@ def test_a_duplicate_joins_the_open_request_and_follows_it(service, data, model,
     followed = now(service, chief, second)
     assert (followed.state, followed.ledger_sequence) == ("locating", row(service, first.id).sequence)
     with pytest.raises(RequestStateConflict, match="joined"):
-        decisions.cancel(service, clerk, first.id, None, None)
+        decisions.cancel(service, chief, first.id, None, None)
 
     claimed, taken = take_up(service, model)
     assert now(service, chief, second).state == "unlearning"
