@@ -10,7 +10,7 @@ from app.services import jobs
 from app.services.forget import decisions
 from app.services.jobs import Cause
 from tests.services.asking import a_dataset_of, ask, key, killed_after_the_object, row
-from tests.services.learning import a_model, learn, rows
+from tests.services.learning import a_model, claim, learn, rows
 
 
 @pytest.fixture
@@ -63,13 +63,13 @@ def test_a_clerk_tries_again_and_does_not_let_versions_go(service, caller, data,
     a_model_that_knows(service, caller, data)
     mine = ask(service, clerk, ["ada"])
     decisions.approve_request(service, chief, mine.id, None)
-    jobs.fail(service, jobs.claim(service, ["cpu", "gpu"], "test"), Cause.INTERNAL)
+    jobs.fail(service, claim(service, "cpu", "gpu"), Cause.INTERNAL)
     with pytest.raises(Forbidden, match="withdraw"):
         decisions.retry(service, clerk, mine.id, Retry(withdraw=True), None)
     assert (row(service, mine.id).state, row(service, mine.id).withdraw) == ("failed", False)
 
     assert decisions.retry(service, clerk, mine.id, Retry(), None).state == "locating"
-    jobs.fail(service, jobs.claim(service, ["cpu", "gpu"], "test"), Cause.INTERNAL)
+    jobs.fail(service, claim(service, "cpu", "gpu"), Cause.INTERNAL)
     assert decisions.retry(service, chief, mine.id, Retry(withdraw=True), None).state == "locating"
     assert row(service, mine.id).withdraw
 
