@@ -6,7 +6,7 @@ erased.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -49,6 +49,7 @@ def content(service: Service, session: Session, request: ForgetRequest, certific
     versions = [_version(service, session, item, gone) for item in items]
     exports = statements.exports(session, gone, [item.resource_id for item in items])
     rebuilds = request.evidence.get("rebuilds", [])
+    exceptions = _exceptions(session, request)
     return {
         "format": FORMAT,
         "id": ids.encode("crt", certificate_id),
@@ -57,13 +58,18 @@ def content(service: Service, session: Session, request: ForgetRequest, certific
         "request": _request(request),
         "asked": _asked(session, request),
         "found": _found(request, gone, items, exports),
-        "claim": _claim(versions, gone, rebuilds),
+        "claim": claims.claim(
+            [version["level"] for version in versions],
+            rows=bool(gone),
+            left=any(one.get("code") == "shared-rows" for one in exceptions),
+            rebuilds=rebuilds,
+        ),
         "versions": versions,
         "rebuilds": plain(rebuilds),
         "stages": {name: _times(found) for name, found in request.stages.items()},
         "ledger": {"sequence": request.sequence, "head": kept(session, "ledger", _ledger_head)},
         "audit": kept(session, "audit", _audit_head),
-        "exceptions": plain(request.exceptions),
+        "exceptions": plain(exceptions),
         "uncovered": statements.uncovered(request, versions, exports),
         "residuals": statements.residuals(service, session, now),
         "exports": exports,
@@ -213,18 +219,17 @@ def _found(request: ForgetRequest, gone: Gone, items: list[ForgetItem], exports:
     }
 
 
+def _exceptions(session: Session, request: ForgetRequest) -> list[Json]:
+    """What was not done: of a duplicate also what was not done for the request that it joined."""
+    if request.duplicate_of is None:
+        return list(request.exceptions)
+    joined = session.get_one(ForgetRequest, request.duplicate_of)
+    return [*joined.exceptions, *(one for one in request.exceptions if one not in joined.exceptions)]
+
+
 def _times(found: Mapping[str, str | None]) -> Json:
     """When a stage began and ended, written as every time is."""
     return {name: at and statements.time(datetime.fromisoformat(at)) for name, at in found.items()}
-
-
-def _claim(versions: list[Json], gone: Gone, rebuilds: Iterable[Mapping[str, Any]]) -> Json:
-    found = claims.overall(version["level"] for version in versions if version["level"])
-    if found is not None:
-        sentence = claims.SENTENCES[found]
-    else:
-        sentence = claims.NO_VERSION if gone or versions else claims.NOTHING_FOUND
-    return {"level": found, "status": claims.status(found, rebuilds), "sentence": sentence}
 
 
 def _ledger_head(session: Session) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 WEAKEST_FIRST = ("S", "A-", "A", "C", "E")
@@ -22,7 +22,18 @@ SENTENCES = {
 }
 NO_VERSION = "No version that the service stores was made from the erased rows: there was nothing to clean."
 NOTHING_FOUND = "No stored row names what was to be erased, and no version was made from such a row."
+WITHDRAWN = "Every version that was made from the erased rows was withdrawn: none stands in its place."
+ROWS_LEFT = (
+    "Every stored row that names what was to be erased names others too and stays, as the request asks: no "
+    "row was erased, and what was made from these rows is as it was."
+)
 
+STATUSES = {
+    "C": "certified",
+    "A": "approximate_with_reference",
+    "A-": "approximate_without_reference",
+    "S": "suppressed_only",
+}
 GUARANTEES = {"exact": "E", "certified": "C", "suppression": "S"}
 
 
@@ -41,15 +52,34 @@ def overall(levels: Iterable[str]) -> str | None:
     return next((name for name in WEAKEST_FIRST if name in found), None)
 
 
-def status(found: str | None, rebuilds: Iterable[Mapping[str, Any]]) -> str:
-    """The state in the words of deletion certificates."""
-    if found == "E":
-        lines = list(rebuilds)
-        verified = bool(lines) and all(line.get("equal") is True for line in lines)
-        return "exact_verified" if verified else "exact_by_construction"
-    return {
-        "C": "certified",
-        "A": "approximate_with_reference",
-        "A-": "approximate_without_reference",
-        "S": "suppressed_only",
-    }.get(found or "", "nothing_to_clean")
+def claim(
+    levels: Sequence[str | None], *, rows: bool, left: bool, rebuilds: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What may be said of a request: its level, the state in the words of deletion certificates, a sentence.
+
+    `levels` has one of each version that the request touched, None where nothing stands in its place; `rows`
+    says whether rows were erased, `left` whether some stay since they name others too.
+    """
+    found = overall(level for level in levels if level is not None)
+    if found is not None:
+        return _said(found, status(found, rebuilds), SENTENCES[found])
+    if levels:
+        return _said(None, "withdrawn", WITHDRAWN)
+    if rows:
+        return _said(None, "nothing_to_clean", NO_VERSION)
+    if left:
+        return _said(None, "rows_left", ROWS_LEFT)
+    return _said(None, "nothing_to_clean", NOTHING_FOUND)
+
+
+def status(found: str, rebuilds: Iterable[Mapping[str, Any]]) -> str:
+    """The state of a request at a level: exact is verified where rebuilds were there and all were equal."""
+    if found != "E":
+        return STATUSES[found]
+    lines = list(rebuilds)
+    verified = bool(lines) and all(line.get("equal") is True for line in lines)
+    return "exact_verified" if verified else "exact_by_construction"
+
+
+def _said(level: str | None, status: str, sentence: str) -> dict[str, Any]:
+    return {"level": level, "status": status, "sentence": sentence}

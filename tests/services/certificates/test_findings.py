@@ -48,3 +48,36 @@ def test_that_of_a_duplicate_has_the_versions_of_the_request_that_it_joined(serv
     work(service, "verify")
     for request in (first, second):
         assert [line["outcome"] for line in row(service, request.id).evidence["rebuilds"]] == ["equal"]
+
+
+def test_rows_that_stay_since_they_name_others_are_not_said_to_be_nowhere(service, tenant, caller):
+    learned(service, tenant, caller, [["ada", "ben"], ["ben"], *OTHERS])
+    first, second = (ask(service, caller, ["ada"], shared_rows="report") for _ in range(2))
+
+    work(service, "purge")
+
+    for request in (first, second):
+        content = certificate(service, request)
+        assert content["claim"] == {
+            "level": None,
+            "status": "rows_left",
+            "sentence": "Every stored row that names what was to be erased names others too and stays, as "
+            "the request asks: no row was erased, and what was made from these rows is as it was.",
+        }
+        assert [(one["code"], one["rows"]) for one in content["exceptions"]] == [("shared-rows", 1)]
+
+
+def test_that_of_withdrawn_versions_does_not_say_that_there_were_none(service, tenant, caller):
+    learned(service, tenant, caller, [["ada"]] * 6)
+    request = ask(service, caller, ["ada"])
+
+    work(service, "forget", "purge")
+
+    content = certificate(service, request)
+    assert [version["replacing"] for version in content["versions"]] == [None]
+    assert content["claim"] == {
+        "level": None,
+        "status": "withdrawn",
+        "sentence": "Every version that was made from the erased rows was withdrawn: none stands in its "
+        "place.",
+    }
