@@ -50,7 +50,7 @@ docs: $(READY) ## Write docs/methods.md from the registry of methods
 
 bench: $(READY) ## Run every benchmark: make bench DATA=DIR
 	@test -n "$(DATA)" || { echo "make bench DATA=DIR, the folder that holds the data sets"; exit 2; }
-	for one in incremental heads solve growth few_shot blurry samples; do \
+	for one in incremental heads solve growth few_shot blurry samples exact forget_service; do \
 		$(BIN)/python -m benchmarks.$$one --data "$(DATA)" || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.service
