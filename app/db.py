@@ -84,10 +84,11 @@ def _prepare_sqlite(engine: Engine) -> None:
 
 def clock(session: Session) -> datetime:
     """The time by the database: every lease and deadline is compared with this one."""
-    if session.get_bind().dialect.name == "sqlite":
-        value = session.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')"))
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        value = connection.exec_driver_sql("SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')").scalar()
         return datetime.fromisoformat(str(value)).replace(tzinfo=UTC)
-    value = session.scalar(text("SELECT clock_timestamp()"))
+    value = connection.exec_driver_sql("SELECT clock_timestamp()").scalar()
     assert isinstance(value, datetime)
     return value.astimezone(UTC)
 
@@ -101,7 +102,7 @@ def _move_counter(session: Session) -> None:
     """The counter is one row for all, so its lock is taken last."""
     if session.info.get(TOUCHED) and not session.in_nested_transaction():
         session.flush()
-        session.execute(text("UPDATE changes SET counter = counter + 1"))
+        session.connection().exec_driver_sql("UPDATE changes SET counter = counter + 1")
 
 
 def change_counter(session: Session) -> int:

@@ -185,7 +185,7 @@ def let_go(service: Service, session: Session, request: ForgetRequest, actor: st
 
 
 def own(session: Session, tenant_id: UUID, request_id: UUID) -> ForgetRequest:
-    """A tenant's request to decide about: its models, jobs and row are held, in the order of publications.
+    """A tenant's request to decide about: its jobs, models and row are held, in the order of publications.
 
     The caller holds `entries.lock`. Raises `NotFound`.
     """
@@ -194,10 +194,10 @@ def own(session: Session, tenant_id: UUID, request_id: UUID) -> ForgetRequest:
     )
     reads.get(session, tenant_id, request_id)
     pairs = session.execute(items).all()
-    models = select(Model.id).where(Model.id.in_([row.resource_id for row in pairs])).order_by(Model.id)
-    session.execute(models.with_for_update(read=True, key_share=True)).all()
     jobs = select(Job).where(Job.id.in_([row.job_id for row in pairs if row.job_id])).order_by(Job.id)
     session.scalars(jobs.with_for_update().execution_options(populate_existing=True)).all()
+    models = select(Model.id).where(Model.id.in_([row.resource_id for row in pairs])).order_by(Model.id)
+    session.execute(models.with_for_update(read=True, key_share=True)).all()
     return states.lock(session, [request_id])[0]
 
 
