@@ -32,6 +32,7 @@ from workers.rows import MadeFeatures
 
 MOST_ROWS = 10_000
 MOST_SHARDS = 12  # of one dataset
+FEWEST = 25  # rows of which a mean is stated; of fewer it tells about each
 
 
 def decade(bound: float) -> float:
@@ -124,8 +125,7 @@ def _anew(service: Service, plan: Plan, task: Task, after: Snapshot) -> Forgotte
 
 
 def _said(scorer: Scorer, after: Snapshot, blocks: Sequence[Block], plan: Plan) -> dict[str, Any]:
-    """How many rows, and the share predicted right, or of a regression the mean absolute error; few digits
-    of either, for the error of one row to its last digit tells which row it was."""
+    """How many rows, and the share predicted right, or of a regression the mean absolute error."""
     right: list[Any] = [np.empty(0)]
     for block in blocks:
         chosen = block.pick(block.says(targets=plan.regression))
@@ -138,14 +138,23 @@ def _said(scorer: Scorer, after: Snapshot, blocks: Sequence[Block], plan: Plan) 
         else:
             labels = shards.label_index(chosen.names, after.classes)[chosen.labels]
             right.append((scores.argmax(axis=1) == labels).astype(np.float64))
-    values = np.concatenate(right)
-    if not len(values):
-        mean = None
-    elif plan.regression:
-        mean = float(f"{values.mean():.1g}")
-    else:
-        mean = round(float(values.mean()), 2)
-    return {"rows": len(values), "mean_absolute_error" if plan.regression else "accuracy": mean}
+    return _stated(np.concatenate(right), "mean_absolute_error" if plan.regression else "accuracy")
+
+
+def _stated(values: Any, name: str) -> dict[str, Any]:
+    """The mean as it may be kept for good: not where one row would tell in it."""
+    if len(values) < FEWEST:
+        why = {"reason": "too few rows to state it"} if len(values) else {}
+        return {"rows": len(values), name: None, **why}
+    if name == "accuracy":
+        return {"rows": len(values), name: share(int(values.sum()), len(values))}
+    return {"rows": len(values), name: float(f"{values.mean():.1g}")}
+
+
+def share(right: int, rows: int) -> float:
+    """The fraction of at least `FEWEST` rows, in so few digits that all of them read as all but one do, and
+    none as one: otherwise it would say of each row which it was."""
+    return round(right / rows, 2 if rows > 200 else 1)
 
 
 def _sample(

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from app.tables import Certificate
 from tests.services.asking import a_dataset_of, ask, row
 from tests.services.learning import a_model, learn, rows, run_next
+from workers import forget_checks
 
 OTHERS = [["x"], ["y"], ["z"], ["w"]]
 
@@ -81,3 +82,30 @@ def test_that_of_withdrawn_versions_does_not_say_that_there_were_none(service, t
         "sentence": "Every version that was made from the erased rows was withdrawn: none stands in its "
         "place.",
     }
+
+
+def test_what_is_said_of_few_rows_is_their_number_alone(service, tenant, caller):
+    persons = [
+        [name] for name, count in (("ada", 1), ("ben", 24), ("cleo", 25), ("x", 30)) for _ in range(count)
+    ]
+    dataset = a_dataset_of(service, tenant.id, rows(ant=40, bee=40), persons)
+    learn(service, caller, a_model(service, caller), [dataset], "analytic")
+    said = []
+
+    for name in ("ada", "ben", "cleo"):
+        request = ask(service, caller, [name])
+        work(service, "forget", "purge")
+        (version,) = certificate(service, request)["versions"][-1:]
+        said.append(version["checks"])
+
+    few = "too few rows to state it"
+    assert said[0]["forgotten"] == {"rows": 1, "accuracy": None, "reason": few}
+    assert said[1]["forgotten"] == {"rows": 24, "accuracy": None, "reason": few}
+    assert said[2]["forgotten"] == {"rows": 25, "accuracy": 1.0}
+    assert said[2]["others"] == {"rows": 6, "accuracy": None, "reason": few}  # of the same shards
+
+
+@pytest.mark.parametrize("rows", [25, 30, 199, 200, 201, 1000, 10_000])
+def test_a_share_of_all_rows_is_stated_as_that_of_all_but_one(rows):
+    assert forget_checks.share(rows, rows) == forget_checks.share(rows - 1, rows) == 1
+    assert forget_checks.share(0, rows) == forget_checks.share(1, rows) == 0
