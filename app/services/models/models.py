@@ -29,6 +29,8 @@ from app.schemas.models import Gates, ModelChange, ModelCreate, ModelRead
 from app.service import Caller, Service
 from app.services import jobs
 from app.services.callers import audit
+from app.services.erasure import entries
+from app.services.forget import deleted
 from app.services.models import heads
 from app.services.paging import Page, Place, Window, window
 from app.services.policies import policy_settings
@@ -154,8 +156,12 @@ def change(service: Service, caller: Caller, model_id: UUID, body: ModelChange, 
 
 
 def remove(service: Service, caller: Caller, model_id: UUID, check: Check) -> Job:
-    """Take the model out of service at once and queue the job that destroys what its versions stored."""
+    """Take the model out of service at once and queue the job that destroys what its versions stored.
+
+    Requests that waited for the model's forget job go on: their purge takes what its versions know.
+    """
     with service.db.begin() as session:
+        entries.lock(session)  # no request is approved meanwhile that would wait for a job of this model
         _stop_jobs(session, caller, model_id)  # jobs before models, as in a publication
         row = get(session, caller.tenant_id, model_id, lock=True)
         check(row.revision)
@@ -181,8 +187,12 @@ def remove(service: Service, caller: Caller, model_id: UUID, check: Check) -> Jo
             max_attempts=service.settings.jobs.max_attempts,
         )
         _record(session, caller, "model.deleted", row)
+        session.flush()
+        erase = deleted.let_model_go(session, row.id)
         touch(session)
-    service.bell.ring(job.id, "io")
+    for purge in (job, erase):
+        if purge is not None:
+            service.bell.ring(purge.id, purge.queue)
     return job
 
 
