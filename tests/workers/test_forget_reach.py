@@ -1,5 +1,6 @@
 """How far an erasure reaches: rows of a class located late, deleted models, updates that still compute."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -10,10 +11,11 @@ from app.errors import ArtifactCorrupt
 from app.services import jobs
 from app.services.erasure import ledger
 from app.services.jobs import Signal
-from app.tables import Job, ModelClass, Version
-from tests.services.asking import a_dataset_of, ask, now
+from app.services.models import models
+from app.tables import Certificate, Job, ModelClass, Version
+from tests.services.asking import a_dataset_of, ask, now, row
 from tests.services.learning import a_model, job, learn, rows, run_next, submit
-from workers import runner
+from workers import forget, runner
 
 PERSONS = [["ada"], ["ben"], ["cyd"], ["dan"], ["eve"], ["fay"]]
 
@@ -44,6 +46,11 @@ def opens(service, version):
     except ArtifactCorrupt:
         return False
     return True
+
+
+def certificate(service, request):
+    with service.db.read() as session:
+        return json.loads(session.scalars(select(Certificate.body).filter_by(request_id=request.id)).one())
 
 
 def put_off(service, model, hours):
@@ -88,3 +95,64 @@ def test_a_class_goes_from_a_version_made_between_its_approval_and_the_location_
     with service.db.read() as session:
         assert session.scalars(newest).one().replaces_id == between.id
         assert ledger.tainted(session, session.scalars(select(Version.id).filter_by(state="ready"))) == {}
+
+
+def test_the_versions_of_a_deleted_model_go_with_the_erasure_before_its_own_purge(service, tenant, caller):
+    model = a_model(service, caller)
+    data = a_dataset_of(service, tenant.id, rows(ant=3, bee=3), PERSONS)
+    first = learn(service, caller, model, [data], "analytic")
+    second = learn(service, caller, model, [], "naive_bayes")
+    models.remove(service, caller, model.id, lambda revision: None)
+    asked = ask(service, caller, ["ada"])
+    purge = run_next(service)
+
+    assert "erasure" in purge.request
+    assert not opens(service, first)
+    assert now(service, caller, asked).state == "completed"
+    for version in (first, second):
+        left = as_it_is(service, version)
+        assert (left.state, left.metrics) == ("purged", {})
+        with pytest.raises(ArtifactCorrupt):
+            service.vault.open(version.file_id, service.vault.key(version.key_id))
+    signed = certificate(service, asked)
+    assert [one["replacing"] for one in signed["versions"]] == [None, None]
+    assert signed["found"]["versions"] == row(service, asked.id).evidence["purge"]["versions"] == 2
+    [own] = until_quiet(service)
+    assert (own.request, own.state) == ({"model": model.id.hex}, "succeeded")
+
+
+@pytest.mark.parametrize("stack", ["embedded", "production"], indirect=True)
+@pytest.mark.parametrize("moment", ["queued", "running", "failed"])
+def test_a_request_goes_on_when_the_model_that_it_waits_for_is_deleted(
+    service, tenant, caller, monkeypatch, moment
+):
+    model, other = a_model(service, caller), a_model(service, caller)
+    data = a_dataset_of(service, tenant.id, rows(ant=3, bee=3), PERSONS)
+    gone = learn(service, caller, model, [data], "analytic")
+    learn(service, caller, other, [data], "analytic")
+    asked, joined = ask(service, caller, ["ada"]), ask(service, caller, ["ada"])
+    put_off(service, other, 1)
+
+    def remove():
+        models.remove(service, caller, model.id, lambda revision: None)
+
+    if moment == "running":
+        prepare = forget._prepare
+        with monkeypatch.context() as patch:
+            patch.setattr(forget, "_prepare", lambda *args: (remove(), prepare(*args))[1])
+            assert run_next(service).state == "cancelled"
+    elif moment == "failed":
+        with monkeypatch.context() as patch:
+            patch.setattr(forget, "_prepare", lambda *args: 1 / 0)
+            assert run_next(service).state == "failed"
+        assert now(service, caller, asked).state == "failed"
+    if moment != "running":
+        remove()
+    assert now(service, caller, asked).state == "locating"
+    put_off(service, other, -1)
+    until_quiet(service)
+    for request in (asked, joined):
+        assert now(service, caller, request).state == "completed"
+    assert not opens(service, gone)
+    named = {one["model"] for one in certificate(service, asked)["versions"]}
+    assert named == {ids.encode("mdl", one.id) for one in (model, other)}

@@ -1,4 +1,5 @@
-"""Versions that know erased rows: retired by the forget that replaced or dropped them, destroyed here.
+"""Versions that know erased rows: retired by the forget that replaced or dropped them, or of a deleted model,
+destroyed here.
 
 What other versions share is sealed anew first, then key and files go, then what the rows of the database say.
 A version stays as a number in the lineage.
@@ -8,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 from safetensors.torch import load as parse
 from safetensors.torch import save as dump
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import ids
@@ -22,25 +24,40 @@ from app.service import Service
 from app.services.datasets import features
 from app.services.erasure import evidence, ledger, purges, rewrites, traces
 from app.services.erasure.batches import Batch, parts
+from app.services.forget import deleted
 from app.services.models import retention
 from app.services.models.snapshots import NETWORK
-from app.tables import Centroid, FeatureMap, Shard, Version, VersionClass, VersionDataset
+from app.tables import (
+    Centroid,
+    FeatureMap,
+    ForgetItem,
+    ForgetRequest,
+    Model,
+    Shard,
+    Version,
+    VersionClass,
+    VersionDataset,
+)
 from app.vault import new_key
 
 
 @dataclass(frozen=True)
 class Doomed:
-    """A superseded version, and the entries of the batch that taint it."""
+    """Such a version, and the entries of the batch that taint it."""
 
     version: Version
     sequences: frozenset[int]
 
 
 def find(session: Session, batch: Batch) -> dict[UUID, list[Doomed]]:
-    """Retired versions that the batch's entries taint, by model, the oldest first; and purged ones of which a
-    network was kept."""
-    stands = or_(Version.state == "retired", Version.id.in_(_trained(session, batch.tenant_id)))
-    dead = Version.tenant_id == batch.tenant_id, Version.state != "ready", stands
+    """Versions that the batch's entries taint, by model, the oldest first: retired ones, those of deleted
+    models, and purged ones of which a network was kept."""
+    stands = or_(
+        Version.state == "retired",
+        and_(Version.state == "ready", _of_deleted()),
+        and_(Version.state == "purged", Version.id.in_(_trained(session, batch.tenant_id))),
+    )
+    dead = Version.tenant_id == batch.tenant_id, stands
     candidates: set[UUID] = set()
     for part in parts(batch.rows):
         used = select(VersionDataset.version_id).join(Version, Version.id == VersionDataset.version_id)
@@ -79,6 +96,14 @@ def destroy(
     return sum(len(versions) for versions in doomed.values())
 
 
+def _of_deleted() -> ColumnElement[bool]:
+    return Version.model_id.in_(select(Model.id).where(Model.deleted_at.is_not(None)))
+
+
+def _usable() -> ColumnElement[bool]:
+    return and_(Version.state == "ready", ~_of_deleted())
+
+
 def _trained(session: Session, tenant_id: UUID) -> list[UUID]:
     """Versions that trained the network of a feature map."""
     prefix = features.trained_source(UUID(int=0))[:-32]
@@ -97,7 +122,7 @@ def _sharing(service: Service, rows: Sequence[Version]) -> list[Version]:
             select(Centroid.key_id)
             .join(VersionClass, VersionClass.centroid_id == Centroid.id)
             .join(Version, Version.id == VersionClass.version_id)
-            .where(Centroid.key_id.in_([row.key_id for row in rows]), Version.state == "ready")
+            .where(Centroid.key_id.in_([row.key_id for row in rows]), _usable())
             .distinct()
         ).all()
     return [row for row in rows if row.key_id in set(keys)]
@@ -111,7 +136,7 @@ def _destroy_maps(service: Service, rows: Sequence[Version], tell: Callable[[flo
         used = set(
             session.scalars(
                 select(Version.feature_map_id)
-                .where(Version.feature_map_id.in_([one.id for one in maps]), Version.state == "ready")
+                .where(Version.feature_map_id.in_([one.id for one in maps]), _usable())
                 .distinct()
             )
         )
@@ -172,11 +197,41 @@ def _close(service: Service, versions: Sequence[Doomed], batch: Batch) -> list[D
         mine = [one for one in versions if now[one.version.id][0] == one.version.key_id]
         _empty(session, [one.version for one in mine])
         for one in mine:
-            if now[one.version.id][1] == "retired":  # of a purged one a network was left, and counted then
+            if now[one.version.id][1] != "purged":  # of a purged one a network was left, and counted then
                 evidence.add(session, batch.requests(one.sequences), "versions")
+            if now[one.version.id][1] == "ready":
+                _withdraw(session, one.version, batch.requests(one.sequences))
         traces.empty(session, [one.version for one in mine])
         touch(session)
     return _again(service, [one for one in versions if one not in mine])
+
+
+def _withdraw(session: Session, version: Version, request_ids: Sequence[UUID]) -> None:
+    """Say in requests that a version of a deleted model went as it was: nothing was to replace it."""
+    query = select(ForgetRequest.id).where(
+        ForgetRequest.id.in_(request_ids), ForgetRequest.duplicate_of.is_(None)
+    )
+    for request_id in session.scalars(query):
+        detail: dict[str, Any] = {
+            "number": version.number,
+            "replacement": None,
+            "replacement_id": None,
+            "way": "drop",
+            "guarantee": "exact",
+            "reason": deleted.REASON,
+            "checks": {},
+            "seconds": 0.0,
+        }
+        item = ForgetItem(
+            request_id=request_id,
+            kind="version",
+            resource_id=version.id,
+            tenant_id=version.tenant_id,
+            state="done",
+            job_id=None,
+            detail=detail,
+        )
+        session.merge(item)
 
 
 def _empty(session: Session, rows: Sequence[Version]) -> None:
