@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
 # A server or a network that has gone silent is an error within seconds, never a call that hangs.
@@ -91,6 +93,11 @@ def clock(session: Session) -> datetime:
     value = connection.exec_driver_sql("SELECT clock_timestamp()").scalar()
     assert isinstance(value, datetime)
     return value.astimezone(UTC)
+
+
+def insert_of(session: Session) -> Callable[[type[Any]], Any]:
+    """`insert` in the dialect of the database, which knows `on_conflict_do_nothing`."""
+    return sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
 
 
 def touch(session: Session) -> None:

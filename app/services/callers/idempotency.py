@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import ids
-from app.db import clock
+from app.db import clock, insert_of
 from app.errors import IdempotencyInProgress, IdempotencyMismatch
 from app.service import Service
 from app.tables import IdempotencyRecord
@@ -58,13 +58,11 @@ class Once:
 
     def begin(self, session: Session) -> None:
         """Take the key; raises `Replay`, `IdempotencyMismatch` or `IdempotencyInProgress`."""
-        self._refuse_used(session)
-        try:
-            with session.begin_nested():
-                session.add(self._record(session))
-        except IntegrityError:  # a parallel duplicate committed while this insert waited for it
-            self._refuse_used(session)
-            raise
+        values = insert_of(session)(IdempotencyRecord).values(self._values(session))
+        mine = values.on_conflict_do_nothing(index_elements=["tenant_id", "route", "key"])
+        if session.connection().scalar(mine.returning(IdempotencyRecord.id)) is None:
+            self._refuse_used(session)  # a duplicate that was under way has committed by now
+            raise IdempotencyInProgress("the first call with this key is just ending")
 
     def finish(
         self,
@@ -83,7 +81,7 @@ class Once:
             "resource_id": resource_id,
         }
         answered = update(IdempotencyRecord).where(*_unfinished(self)).values(values)
-        if not session.execute(answered.returning(IdempotencyRecord.id)).all():
+        if not session.connection().execute(answered.returning(IdempotencyRecord.id)).all():
             raise IdempotencyInProgress("another call took this key over while this one was silent")
 
     def find(self, session: Session) -> IdempotencyRecord | None:
@@ -99,17 +97,17 @@ class Once:
             raise IdempotencyMismatch("this Idempotency-Key came with another request before")
         raise Replay(_stored(found))
 
-    def _record(self, session: Session, renewed_at: datetime | None = None) -> IdempotencyRecord:
-        return IdempotencyRecord(
-            id=self.record_id or ids.new(),
-            created_at=clock(session),
-            renewed_at=renewed_at,
-            tenant_id=self.tenant_id,
-            route=self.route,
-            key=self.key,
-            fingerprint=self.fingerprint,
-            headers={},
-        )
+    def _values(self, session: Session, renewed_at: datetime | None = None) -> dict[str, Any]:
+        return {
+            "id": self.record_id or ids.new(),
+            "created_at": clock(session),
+            "renewed_at": renewed_at,
+            "tenant_id": self.tenant_id,
+            "route": self.route,
+            "key": self.key,
+            "fingerprint": self.fingerprint,
+            "headers": {},
+        }
 
     def _mine(self) -> tuple[Any, ...]:
         return (
@@ -170,7 +168,7 @@ def _take(service: Service, once: Once) -> Reserved:
             query = select(IdempotencyRecord).where(*once._mine()).with_for_update()
             found = session.scalar(query)
             if found is None:
-                session.add(mine._record(session, renewed_at=now))
+                session.add(IdempotencyRecord(**mine._values(session, renewed_at=now)))
                 return Reserved(mine)
             if found.status is not None:
                 return Reserved(once, _stored(found))
@@ -178,7 +176,7 @@ def _take(service: Service, once: Once) -> Reserved:
                 raise IdempotencyInProgress("the first upload with this key is still running")
             session.delete(found)
             session.flush()
-            session.add(mine._record(session, renewed_at=now))
+            session.add(IdempotencyRecord(**mine._values(session, renewed_at=now)))
             return Reserved(mine)
     except IntegrityError:
         raise IdempotencyInProgress("the first upload with this key is still running") from None

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from torch import nn
 
 from app import ids
-from app.db import clock
+from app.db import clock, insert_of
 from app.methods import networks
 from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.features import BATCH, embed
@@ -62,7 +61,6 @@ def map_of(session: Session, model: Model, base: Version | None) -> UUID | None:
 
 def ensure_map(session: Session, model: Model, source: str) -> UUID:
     """The id of a tenant's map, inserted where there is none; two that race get the same one."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = {
         "id": ids.new(),
         "tenant_id": model.tenant_id,
@@ -71,7 +69,9 @@ def ensure_map(session: Session, model: Model, source: str) -> UUID:
         "created_at": clock(session),
     }
     session.execute(
-        insert(FeatureMap).values(row).on_conflict_do_nothing(index_elements=["tenant_id", "source"])
+        insert_of(session)(FeatureMap)
+        .values(row)
+        .on_conflict_do_nothing(index_elements=["tenant_id", "source"])
     )
     found = session.scalar(
         select(FeatureMap.id).where(FeatureMap.tenant_id == model.tenant_id, FeatureMap.source == source)
