@@ -56,7 +56,11 @@ def create(
     body: ForgetCreate, caller: Creator, service: ServiceDep, once: UploadOnceDep, response: Response
 ) -> ForgetRead:
     """Ask to erase persons, samples or classes. What is named is restricted from now on; where the caller may
-    approve and one person is enough, it is erased."""
+    approve and one person is enough, it is erased.
+
+    The answer is the request as it was received, without items and evidence: it is the same whether anything
+    is stored of whom it names. What was found and done is read at `Location`.
+    """
     return _accepted(submit.submit(service, caller, body, once), response)
 
 

@@ -50,7 +50,14 @@ def key(tenant_id, *scopes):
 
 
 def ask(service, caller, targets, scope="subject", *, idempotency_key=None, **fields):
-    """POST a request."""
+    """POST a request; the request as it is then."""
+    answer = post(service, caller, targets, scope, idempotency_key=idempotency_key, **fields)
+    with service.db.read() as session:
+        return reads.read(session, session.get_one(ForgetRequest, answer.id))
+
+
+def post(service, caller, targets, scope="subject", *, idempotency_key=None, **fields):
+    """POST a request; what it answers."""
     body = ForgetCreate.model_validate({"scope": scope, "targets": targets, **fields})
     once = Once(caller.tenant_id, "POST /v1/forget-requests", idempotency_key or ids.new().hex)
     return submit.submit(service, caller, body, once)

@@ -33,7 +33,7 @@ from app.services.jobs import asked as job_wishes
 from app.services.paging import Page
 from app.tables import ErasedRow, ForgetTarget, Job, LedgerEntry, ModelClass, RestrictedRow
 from tests.conftest import a_tenant
-from tests.services.asking import a_dataset_of, ask, key, killed_after_the_object, now, row
+from tests.services.asking import a_dataset_of, ask, key, killed_after_the_object, now, post, row
 from tests.services.learning import a_model, claim, job, learn, rows, submit
 
 PERSONS = [["ada"], ["ben"], ["ada", "ben"], ["cleo"], ["dan"], ["eve"]]
@@ -143,11 +143,24 @@ def test_goes_from_approval_through_its_stages_to_completed(service, caller, dat
     assert [(item.state, item.detail) for item in models_of(done)] == [("done", {"versions": 1})]
 
 
-def test_an_unknown_person_gets_an_answer_of_the_same_shape_and_a_purge(service, caller, data, model):
-    known, unknown = ask(service, caller, ["ada"]), ask(service, caller, ["nobody"])
-    assert known.model_dump().keys() == unknown.model_dump().keys()
-    assert known.evidence.keys() == unknown.evidence.keys()
-    assert (unknown.state, unknown.evidence["rows"], unknown.items) == ("purging", 0, [])
+def test_an_unknown_person_gets_the_same_answer_and_a_purge(service, caller, data, model, clerk):
+    for who, names in ((caller, ("ada", "nobody")), (clerk, ("ben", "nobody else"))):
+        known, unknown = (post(service, who, [name], shared_rows="report") for name in names)
+        own = {"id", "created_at", "submitted_at", "due_at", "links"}
+        assert known.model_dump(exclude={*own, "stages"}) == unknown.model_dump(exclude={*own, "stages"})
+        for answer in (known, unknown):
+            assert (answer.state, answer.items, answer.evidence, answer.exceptions) == (
+                "received",
+                [],
+                {},
+                [],
+            )
+            assert [(stage.stage, stage.items) for stage in answer.stages] == [("received", [])]
+
+    found = now(service, caller, unknown)
+    assert (found.state, found.evidence["rows"]) == ("awaiting-approval", 0)
+    done = ask(service, caller, ["not even those"])
+    assert (done.state, done.evidence["rows"], done.items) == ("purging", 0, [])
     assert count(service, Job, kind="purge") == 1
 
 

@@ -117,9 +117,24 @@ def read(session: Session, request: ForgetRequest, now: datetime | None = None) 
     certified = request.state in states.ENDED and session.scalar(
         select(Certificate.id).where(Certificate.request_id == request.id)
     )
+    return _shown(request, now or clock(session), items, request.evidence, bool(certified))
+
+
+def received(request: ForgetRequest, now: datetime) -> ForgetRead:
+    """A request as it came in: the same whether anything is stored of whom it names."""
+    return _shown(request, now, [], {}, False)
+
+
+def _shown(
+    request: ForgetRequest,
+    now: datetime,
+    items: Sequence[ForgetItem],
+    evidence: dict[str, Any],
+    certified: bool,
+) -> ForgetRead:
     path = url(request.id)
     return ForgetRead(
-        **_summary(request, now or clock(session)),
+        **_summary(request, now),
         shared_rows=request.shared_rows,
         models=None if request.models is None else [UUID(hex=id) for id in request.models],
         method=request.method,
@@ -142,7 +157,7 @@ def read(session: Session, request: ForgetRequest, now: datetime | None = None) 
             }
             for item in items
         ],
-        evidence=request.evidence,
+        evidence=evidence,
         exceptions=request.exceptions,
         links={"self": path, "certificate": f"{path}/certificate" if certified else None},
     )

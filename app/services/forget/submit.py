@@ -27,7 +27,10 @@ WAYS = ("auto", "exact", "retrain")  # methods of forgetting that are none of th
 
 
 def submit(service: Service, caller: Caller, body: ForgetCreate, once: Once) -> ForgetRead:
-    """Check a request, restrict what it names; approve it where the caller may and one person is enough."""
+    """Check a request, restrict what it names; approve it where the caller may and one person is enough.
+
+    The answer is the request as it was received: the same whether anything is stored of whom it names.
+    """
     named = targets.digested(service, caller.tenant_id, body)
     once = replace(once, fingerprint=targets.fingerprint(service, caller.tenant_id, body, named))
     _check_method(body)
@@ -41,12 +44,13 @@ def submit(service: Service, caller: Caller, body: ForgetCreate, once: Once) -> 
         request.callback_key_id = callback.keep(service, secret)
         plain = sorted({target for person in named for target in person})
         joined = joins.find(session, request, plain)
+        request.duplicate_of = joined.id if joined else None
+        answer = reads.received(request, now)
         states.move(request, "awaiting-approval", now)
         session.add(request)
         session.flush()
         _insert(session, ForgetTarget, _targets(request, named))
         queued = _receive(service, session, caller, request, plain, joined)
-        answer = reads.read(session, request, now)
         once.finish(
             session,
             status=202,
@@ -99,7 +103,6 @@ def _join(
     automatic: bool,
 ) -> list[Job]:
     """Follow an open request for the same; an approval that this one brings is the other's too."""
-    request.duplicate_of = joined.id
     request.evidence = {**joined.evidence, "persons": request.persons}
     session.flush()
     if joined.state == "awaiting-approval":
