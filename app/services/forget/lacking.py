@@ -59,22 +59,22 @@ def may_wait(session: Session, request_ids: Collection[UUID]) -> set[UUID]:
 
 def wait(session: Session, model_id: UUID, lacks: Mapping[UUID, Lack]) -> None:
     """Say that the job of a model leaves these requests aside: they are `failed` until `retry`."""
-    for request in states.lock(session, lacks):
-        if request.state in states.ENDED:
-            continue
+    waiting = [row for row in states.lock(session, lacks) if row.state not in states.ENDED]
+    news = []
+    for request in waiting:
         key = {"request_id": request.id, "kind": "model", "resource_id": model_id}
         item = session.get_one(ForgetItem, key)
         lack = lacks[request.id].said(model_id)
         item.detail = {**item.detail, "failed_at": "unlearning", "cause": CODE}
         item.state = "failed"
-        is_news = lack not in request.exceptions
+        if lack not in request.exceptions:
+            news.append(request)
         same = (CODE, lack["model"])
         others = [one for one in request.exceptions if (one["code"], one.get("model")) != same]
         request.exceptions = [*others, lack]
-        session.flush()
-        states.recompute(session, request)
-        if is_news:
-            states.tell(session, request, "forget.failed", states.SYSTEM)
+    states.recompute_all(session, waiting)
+    for request in news:
+        states.tell(session, request, "forget.failed", states.SYSTEM)
 
 
 def note_sent(session: Session, counts: Mapping[UUID, tuple[int, int]]) -> None:

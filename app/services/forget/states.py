@@ -6,17 +6,18 @@ do; when all are done the tenant's purge is queued. Duplicates go where the requ
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.services.callbacks import messages
 from app.services.callers import audit
+from app.services.erasure.batches import parts
 from app.services.jobs.rows import State, Urgency, new_job
 from app.tables import ForgetItem, ForgetRequest, Job
 
@@ -29,6 +30,8 @@ WORKED_ON = (
 )  # what a model's item goes through, then done
 ENDED = ("completed", "completed-with-exceptions", "rejected", "cancelled")
 SYSTEM = "system"
+
+Joined = dict[UUID | None, list[ForgetRequest]]  # requests by the one that they joined
 
 
 def held(request: ForgetRequest, now: datetime) -> bool:
@@ -57,8 +60,10 @@ def move(request: ForgetRequest, state: str, now: datetime) -> None:
 
 def lock(session: Session, ids: Iterable[UUID]) -> list[ForgetRequest]:
     """These requests, held until the transaction ends, in one order for everybody."""
-    query = select(ForgetRequest).where(ForgetRequest.id.in_(sorted(set(ids)))).order_by(ForgetRequest.id)
-    return list(session.scalars(query.with_for_update().execution_options(populate_existing=True)))
+    found: list[ForgetRequest] = []
+    for part in parts(sorted(set(ids))):
+        found += _held(session, ForgetRequest.id.in_(part))
+    return found
 
 
 def take(session: Session, model_id: UUID, job_id: UUID) -> list[ForgetRequest]:
@@ -69,7 +74,7 @@ def take(session: Session, model_id: UUID, job_id: UUID) -> list[ForgetRequest]:
     """
     waiting = _items(model_id).where(ForgetItem.state != "done")
     taken = []
-    requests = {row.id: row for row in lock(session, [row.request_id for row in session.scalars(waiting)])}
+    requests, joined = _lock_all(session, session.scalars(waiting.with_only_columns(ForgetItem.request_id)))
     now = clock(session)
     for item in session.scalars(waiting.execution_options(populate_existing=True)):
         request = requests.get(item.request_id)
@@ -77,9 +82,7 @@ def take(session: Session, model_id: UUID, job_id: UUID) -> list[ForgetRequest]:
             continue
         item.state, item.job_id = "unlearning", job_id
         taken.append(request)
-    session.flush()
-    for request in taken:
-        recompute(session, request, now)
+    _follow(session, taken, joined, now)
     return sorted(taken, key=lambda one: one.sequence or 0)
 
 
@@ -104,19 +107,18 @@ def model_done(
 def model_failed(session: Session, job: Job) -> None:
     """Say that a forget job failed for good: each request that it was for is `failed` until `retry`."""
     mine = select(ForgetItem).where(ForgetItem.kind == "model", ForgetItem.job_id == job.id)
-    requests = lock(session, [row.request_id for row in session.scalars(mine)])
+    requests, joined = _lock_all(session, session.scalars(mine.with_only_columns(ForgetItem.request_id)))
     failed = set()
     for item in session.scalars(mine.execution_options(populate_existing=True)):
         if item.state not in ("done", "failed"):  # one that lacks rows has said so
             item.detail = {**item.detail, "failed_at": item.state, "cause": (job.error or {}).get("cause")}
             item.state = "failed"
             failed.add(item.request_id)
-    session.flush()
-    for request in requests:
-        if request.id in failed and request.state not in ENDED:
-            recompute(session, request)
-            for one in (request, *_joined(session, request)):
-                tell(session, one, "forget.failed", SYSTEM)
+    told = [row for row in requests.values() if row.id in failed and row.state not in ENDED]
+    _follow(session, told, joined, clock(session))
+    for request in told:
+        for one in (request, *joined.get(request.id, ())):
+            tell(session, one, "forget.failed", SYSTEM)
 
 
 def complete(session: Session, request: ForgetRequest, exceptions: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -129,16 +131,13 @@ def complete(session: Session, request: ForgetRequest, exceptions: Sequence[Mapp
 
 def recompute(session: Session, request: ForgetRequest, now: datetime | None = None) -> None:
     """Put an approved request, and those that joined it, where its models are; the caller holds its row."""
-    now = now or clock(session)
-    state = _state(session, request, now)
-    move(request, state, now)
-    session.flush()
-    for other in _joined(session, request):
-        if other.sequence is None and request.sequence is not None:
-            tell(session, other, "forget.approved", request.decider or SYSTEM)
-        other.sequence = request.sequence
-        move(other, state, now)
-    session.flush()
+    recompute_all(session, [request], now)
+
+
+def recompute_all(session: Session, requests: Sequence[ForgetRequest], now: datetime | None = None) -> None:
+    """`recompute` of many, in as many statements as of one; the caller holds their rows."""
+    joined = _joined(session, [request.id for request in requests])
+    _follow(session, requests, joined, now or clock(session))
 
 
 def queue_purge(session: Session, tenant_id: UUID) -> Job | None:
@@ -175,39 +174,83 @@ def tell(session: Session, request: ForgetRequest, action: str, actor: str) -> N
     messages.emit(session, request, action)
 
 
-def _state(session: Session, request: ForgetRequest, now: datetime) -> str:
-    items = session.scalars(
-        select(ForgetItem.state).where(ForgetItem.request_id == request.id, ForgetItem.kind == "model")
-    ).all()
+def _follow(session: Session, requests: Sequence[ForgetRequest], joined: Joined, now: datetime) -> None:
+    """Put requests, and those that joined them, where their models are; all these rows are held."""
+    session.flush()
+    items = _items_of(session, requests)
+    for request in requests:
+        state = _state(items.get(request.id, []), held(request, now))
+        move(request, state, now)
+        for other in joined.get(request.id, ()):
+            if other.sequence is None and request.sequence is not None:
+                tell(session, other, "forget.approved", request.decider or SYSTEM)
+            other.sequence = request.sequence
+            move(other, state, now)
+    session.flush()
+
+
+def _items_of(session: Session, requests: Iterable[ForgetRequest]) -> dict[UUID, list[str]]:
+    """Where each request's models are."""
+    found: dict[UUID, list[str]] = {}
+    for part in parts([request.id for request in requests]):
+        query = select(ForgetItem.request_id, ForgetItem.state).where(
+            ForgetItem.request_id.in_(part), ForgetItem.kind == "model"
+        )
+        for request_id, state in session.execute(query):
+            found.setdefault(request_id, []).append(state)
+    return found
+
+
+def _state(items: Collection[str], on_hold: bool) -> str:
+    """Of a request whose models are there."""
     if "failed" in items:
         return "failed"
     open_ones = [state for state in items if state != "done"]
     if open_ones:
         return min(open_ones, key=WORKED_ON.index)
-    return "locating" if held(request, now) else "purging"
+    return "locating" if on_hold else "purging"
 
 
-def _joined(session: Session, request: ForgetRequest) -> list[ForgetRequest]:
-    """The open requests that joined this one."""
-    joined = select(ForgetRequest).where(ForgetRequest.duplicate_of == request.id).order_by(ForgetRequest.id)
-    found = session.scalars(joined.with_for_update().execution_options(populate_existing=True))
-    return [row for row in found if row.state not in ENDED]
+def _held(session: Session, which: ColumnElement[bool]) -> Sequence[ForgetRequest]:
+    query = select(ForgetRequest).where(which).order_by(ForgetRequest.id)
+    return session.scalars(query.with_for_update().execution_options(populate_existing=True)).all()
+
+
+def _lock_all(session: Session, ids: Iterable[UUID]) -> tuple[dict[UUID, ForgetRequest], Joined]:
+    """These requests, and the open ones that joined them, all held; in the order of `lock`."""
+    wanted = set(ids)
+    held = lock(session, {*wanted, *_joining(session, wanted)})
+    return {row.id: row for row in held if row.id in wanted}, _joined(session, wanted)
+
+
+def _joined(session: Session, ids: Iterable[UUID]) -> Joined:
+    """The open requests that joined these, whose rows the caller holds: none joins them meanwhile."""
+    found: Joined = {}
+    for part in parts(ids):
+        for row in _held(session, ForgetRequest.duplicate_of.in_(part)):
+            if row.state not in ENDED:
+                found.setdefault(row.duplicate_of, []).append(row)
+    return found
+
+
+def _joining(session: Session, ids: Iterable[UUID]) -> Iterator[UUID]:
+    for part in parts(ids):
+        yield from session.scalars(select(ForgetRequest.id).where(ForgetRequest.duplicate_of.in_(part)))
 
 
 def _set(
     session: Session, request_ids: Collection[UUID], model_id: UUID, state: str, detail: Mapping[str, Any]
 ) -> list[ForgetRequest]:
-    requests = lock(session, request_ids)
-    items = _items(model_id).where(ForgetItem.request_id.in_(sorted(set(request_ids))))
-    for item in session.scalars(items.execution_options(populate_existing=True)):
-        item.state = state
-        if detail:
-            item.detail = {**item.detail, **detail}
-    session.flush()
-    for request in requests:
-        if request.state not in ENDED:
-            recompute(session, request)
-    return requests
+    requests, joined = _lock_all(session, request_ids)
+    for part in parts(requests):
+        items = _items(model_id).where(ForgetItem.request_id.in_(part))
+        for item in session.scalars(items.execution_options(populate_existing=True)):
+            item.state = state
+            if detail:
+                item.detail = {**item.detail, **detail}
+    open_ones = [request for request in requests.values() if request.state not in ENDED]
+    _follow(session, open_ones, joined, clock(session))
+    return list(requests.values())
 
 
 def _items(model_id: UUID) -> Any:
