@@ -140,7 +140,8 @@ def _queue_others(
     has = set(session.scalars(known))
     found = locate.affected(session, request.tenant_id, rows, (), None)
     closure.store(session, row, rows, [version.id for line in found.values() for version in line])
-    models = [id for id in found if id not in has]
+    learners = locate.learners(session, request.tenant_id, rows, None)
+    models = [id for id in dict.fromkeys([*found, *learners]) if id not in has]
     return approve.start(session, row, models, service.settings, actor=f"job:{claimed.id.hex}")
 
 

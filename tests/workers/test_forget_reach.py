@@ -12,7 +12,7 @@ from app.services import jobs
 from app.services.erasure import ledger
 from app.services.jobs import Signal
 from app.services.models import models
-from app.tables import Certificate, Job, ModelClass, Version
+from app.tables import Certificate, Job, ModelClass, Version, VersionDataset
 from tests.services.asking import a_dataset_of, ask, now, row
 from tests.services.learning import a_model, job, learn, rows, run_next, submit
 from workers import forget, runner
@@ -156,3 +156,46 @@ def test_a_request_goes_on_when_the_model_that_it_waits_for_is_deleted(
     assert not opens(service, gone)
     named = {one["model"] for one in certificate(service, asked)["versions"]}
     assert named == {ids.encode("mdl", one.id) for one in (model, other)}
+
+
+@pytest.mark.parametrize("scope", ["subject", "class"])
+def test_an_update_that_reads_the_rows_is_stopped_before_the_certificate_is_signed(
+    service, tenant, caller, scope
+):
+    known, fresh = a_model(service, caller), a_model(service, caller)
+    data = a_dataset_of(service, tenant.id, rows(ant=2, bee=2, cow=2), PERSONS)
+    target = "ada"
+    if scope == "class":
+        learn(service, caller, known, [data], "analytic")
+        with service.db.read() as session:
+            bee = session.scalars(select(ModelClass.id).filter_by(model_id=known.id, name="bee")).one()
+        target = ids.encode("cls", bee)
+    submit(service, caller, fresh, [data], "analytic")
+    running = jobs.claim(service, ["cpu"], "test")
+    asked = ask(service, caller, [target], scope=scope)
+    if scope == "class":
+        assert run_next(service).lane == known.id
+    assert jobs.look(service, running) is Signal.STOP
+    assert jobs.claim(service, ["cpu", "io"], "test") is None, "nothing is purged while the update runs"
+    assert now(service, caller, asked).state == "locating"
+
+    jobs.requeue(service, running, "superseded")
+    done = until_quiet(service)
+    kinds = [(one.kind, one.lane) for one in done if one.lane in (fresh.id, tenant.id)]
+    assert kinds == [("forget", fresh.id), ("purge", tenant.id), ("update", fresh.id)]
+    assert {one.state for one in done} == {"succeeded"}
+    assert now(service, caller, asked).state == "completed"
+    with service.db.read() as session:
+        [made] = session.scalars(select(Version).filter_by(model_id=fresh.id))
+        [edge] = session.scalars(select(VersionDataset).filter_by(version_id=made.id, role="train"))
+    assert edge.left_out == ([0] if scope == "subject" else [1, 4])
+
+
+def test_an_update_of_rows_that_nobody_erases_goes_on(service, tenant, caller):
+    a_dataset_of(service, tenant.id, rows(ant=3, bee=3), PERSONS)
+    other = a_dataset_of(service, tenant.id, rows(ant=3, bee=3), [["gil"]])
+    submit(service, caller, a_model(service, caller), [other], "analytic")
+    running = jobs.claim(service, ["cpu"], "test")
+    asked = ask(service, caller, ["ada"])
+    assert jobs.look(service, running) is Signal.CONTINUE
+    assert now(service, caller, asked).state == "purging"

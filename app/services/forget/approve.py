@@ -42,9 +42,12 @@ def carry_out(
     request.exceptions = [*request.exceptions, *_shared(left)]
     states.move(request, "locating", entry.created_at)
     session.flush()
-    found = locate.affected(session, request.tenant_id, rows, classes_of(targets), models_of(request))
+    limits = models_of(request)
+    found = locate.affected(session, request.tenant_id, rows, classes_of(targets), limits)
     closure.store(session, request, rows, [version.id for line in found.values() for version in line])
-    queued = start(session, request, list(found), service.settings, actor=actor, now=entry.created_at)
+    # a job in the lane of a running update makes that stop, and is done when nothing of the rows is in memory
+    models = dict.fromkeys([*found, *locate.learners(session, request.tenant_id, rows, limits)])
+    queued = start(session, request, list(models), service.settings, actor=actor, now=entry.created_at)
     states.tell(session, request, "forget.approved", actor)
     session.flush()
     entries.write_object(service.ledger, entry, targets, rows, request.shared_rows)

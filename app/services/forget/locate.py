@@ -11,7 +11,18 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from app.services.erasure.ledger import Positions
-from app.tables import Dataset, Model, Sample, SampleSubject, Version, VersionClass, VersionDataset
+from app.services.jobs.rows import ACTIVE
+from app.tables import (
+    Dataset,
+    Job,
+    JobDataset,
+    Model,
+    Sample,
+    SampleSubject,
+    Version,
+    VersionClass,
+    VersionDataset,
+)
 
 AT_ONCE = 1_000  # digests of one query
 
@@ -77,6 +88,22 @@ def affected(
     for version in sorted(tainted.values(), key=lambda one: (one.model_id, one.number)):
         found[version.model_id].append(version)
     return dict(found)
+
+
+def learners(
+    session: Session, tenant_id: UUID, rows: Positions, models: Collection[UUID] | None
+) -> list[UUID]:
+    """Models of which a running job reads a dataset with such rows. `models`: only these."""
+    query = (
+        select(Job.model_id)
+        .join(JobDataset, JobDataset.job_id == Job.id)
+        .join(Model, Model.id == Job.model_id)
+        .where(Job.tenant_id == tenant_id, Job.state.in_(ACTIVE), Model.deleted_at.is_(None))
+        .distinct()
+    )
+    hit = [id for id, positions in rows.items() if positions]
+    found = {model_id for (model_id,) in _each(session, query, JobDataset.dataset_id, hit)}
+    return sorted(found if models is None else found & set(models))
 
 
 def _users(session: Session, tenant_id: UUID, rows: Positions) -> Iterator[Version]:
