@@ -24,6 +24,7 @@ from app.services import jobs
 from app.services.backups import under_way
 from app.services.callbacks.courier import Courier
 from app.services.datasets import sent_again, staging
+from app.services.erasure import purges
 from app.services.erasure.orphans import remove_orphans
 from app.services.forget import reminders
 from app.services.forget import sweeps as forget_sweeps
@@ -82,6 +83,7 @@ class Scheduler:
             expire_answers,
             resume_purges,
             staging.sweep,
+            purges.remove_left,
             sent_again.sweep,
             follow_policies,
             end_restores,

@@ -11,11 +11,13 @@ from app.errors import ArtifactCorrupt, Purged
 from app.services.datasets import datasets, shards
 from app.services.erasure import purges
 from app.services.models import models
+from app.services.scheduler import Scheduler
 from app.tables import (
     AuditEvent,
     Centroid,
     Dataset,
     FeatureMap,
+    ForgetItem,
     Job,
     JobEvent,
     ModelClass,
@@ -25,8 +27,10 @@ from app.tables import (
     Version,
     VersionDataset,
 )
+from tests.services.asking import ask
 from tests.services.learning import a_dataset, a_model, learn, rows, run_next, submit
 from tests.services.sent import send
+from workers import update
 
 
 @pytest.fixture
@@ -208,3 +212,51 @@ def test_features_of_a_network_go_with_the_model_that_trained_it(service, caller
 def _grid(service):
     with service.db.read() as session:
         return session.scalars(select(Shard).where(Shard.feature_map_id.is_not(None))).all()
+
+
+def deleted_while_it_computes(service, caller, dataset, monkeypatch, then=lambda: None):
+    """Run an update of the dataset, which is deleted and purged meanwhile; gives the update's job."""
+    model, learned = a_model(service, caller), update.learn
+    submit(service, caller, model, [dataset])
+
+    def overtaken(*args):
+        made = learned(*args)
+        datasets.remove(service, caller, dataset.id)
+        assert run_next(service).kind == "purge"
+        then()
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(update, "learn", overtaken)
+        return run_next(service)
+
+
+def test_persons_stay_while_a_job_may_publish_a_version_that_used_them(
+    service, tenant, caller, dataset, monkeypatch
+):
+    done = deleted_while_it_computes(service, caller, dataset, monkeypatch)
+    assert done.state == "succeeded", done.error
+    assert count(service, Shard, feature_map_id=None) == 0
+    assert count(service, SampleSubject) == 12
+    assert purges.remove_left(service) == 0
+
+    asked = ask(service, caller, ["ant"])
+    with service.db.read() as session:
+        found = session.scalars(
+            select(ForgetItem.resource_id).filter_by(request_id=asked.id, kind="model")
+        ).all()
+    assert found == [done.model_id]
+    models.remove(service, caller, done.model_id, lambda revision: None)
+    while count(service, Job, state="queued"):
+        run_next(service)
+    assert [count(service, table) for table in (Sample, SampleSubject)] == [0, 0]
+
+
+def test_persons_go_when_the_last_job_that_read_them_published_nothing(service, caller, dataset, monkeypatch):
+    done = deleted_while_it_computes(service, caller, dataset, monkeypatch, then=lambda: 1 / 0)
+    assert done.state == "failed"
+    assert count(service, SampleSubject) == 12
+
+    Scheduler(service).sweep()
+    assert [count(service, table) for table in (Sample, SampleSubject)] == [0, 0]
+    assert purges.remove_left(service) == 0

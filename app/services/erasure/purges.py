@@ -1,7 +1,7 @@
 """Destroying what was stored: keys first, then files, then the rows that named them. Safe to repeat anywhere.
 
 Tombstones and lineage stay. The keyed digests of the persons in a deleted dataset stay too while a version
-that used it is there: a forget request has to find that version.
+that used it is there, or a job that may publish one: a forget request has to find that version.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import Exists, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from app import ids
 from app.db import clock, touch
 from app.service import Service
 from app.services.datasets import row_index
+from app.services.jobs.rows import DONE
 from app.services.policies import offers
 from app.tables import (
     Centroid,
@@ -24,6 +25,7 @@ from app.tables import (
     Decision,
     FeatureMap,
     Job,
+    JobDataset,
     JobEvent,
     ModelClass,
     RestrictedRow,
@@ -141,13 +143,41 @@ def _without_names(result: Json | None, error: Json | None) -> tuple[Json | None
 
 
 def _is_used(session: Session, dataset_id: UUID) -> bool:
-    """Whether a version that is there used the dataset."""
+    """Whether a version that is there used the dataset, or a job reads it that has not ended: in that order a
+    publication meanwhile is seen as one or the other."""
+    if session.scalar(select(_reader(dataset_id))):
+        return True
     query = (
         select(VersionDataset.dataset_id)
         .join(Version, Version.id == VersionDataset.version_id)
         .where(VersionDataset.dataset_id == dataset_id, Version.state != "purged")
     )
     return session.scalar(query.limit(1)) is not None
+
+
+def _reader(dataset_id: Any) -> Exists:
+    return exists().where(
+        JobDataset.dataset_id == dataset_id, JobDataset.job_id == Job.id, Job.state.not_in(DONE)
+    )
+
+
+def remove_left(service: Service) -> int:
+    """Remove who the rows of deleted datasets were about, where that stayed for jobs which published nothing;
+    returns of how many datasets."""
+    known = exists().where(Sample.dataset_id == Dataset.id)
+    used = exists().where(
+        VersionDataset.dataset_id == Dataset.id,
+        VersionDataset.version_id == Version.id,
+        Version.state != "purged",
+    )
+    query = select(Dataset.id).where(
+        Dataset.deleted_at.is_not(None), known, ~_reader(Dataset.id), ~used, ~Dataset.arriving
+    )
+    with service.db.read() as session:
+        left = session.scalars(query).all()
+    for dataset_id in left:
+        remove_samples(service, dataset_id)
+    return len(left)
 
 
 def left_behind(service: Service, versions: Sequence[UUID]) -> list[UUID]:
