@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
+
+PATIENCE = 10.0  # seconds
 
 
 @dataclass
@@ -17,6 +20,10 @@ class Receiver:
     headers: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     url: str = ""
+    may_answer: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
 
 
 @contextmanager
@@ -28,6 +35,7 @@ def receiving() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             told.seen.append(({k.lower(): v for k, v in self.headers.items()}, body))
+            told.may_answer.wait(PATIENCE)
             status = told.statuses.pop(0) if len(told.statuses) > 1 else told.statuses[0]
             self.send_response(status)
             for name, value in told.headers.items():
@@ -48,3 +56,32 @@ def receiving() -> Iterator[Receiver]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def dripping() -> Iterator[str]:
+    """The address of somebody whose answer comes a byte at a time for some seconds."""
+    over = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        peer, _ = listening.accept()
+        with peer:
+            peer.recv(65_536)
+            try:
+                for byte in b"HTTP/1.1 204 No Content\r\nSlow: " + b"y" * 250:
+                    if over.wait(0.01):
+                        return
+                    peer.sendall(bytes([byte]))
+                peer.sendall(b"\r\n\r\n")
+            except OSError:
+                return  # the other side hung up
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/hook"
+    finally:
+        over.set()
+        thread.join()
+        listening.close()

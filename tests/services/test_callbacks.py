@@ -7,6 +7,8 @@ import hashlib
 import hmac
 import json
 import socket
+import threading
+import time
 from datetime import timedelta
 from ipaddress import ip_address
 
@@ -18,10 +20,11 @@ from app.config import Callbacks
 from app.db import clock
 from app.errors import NotFound, ValidationFailed
 from app.service import Caller, Service
-from app.services.callbacks import addresses, courier, deliveries, messages, signing
+from app.services.callbacks import addresses, courier, deliveries, letters, messages, signing
 from app.tables import Delivery, ForgetRequest
 from app.vault import KeyObject
-from tests.receiving import receiving
+from tests.conftest import a_tenant
+from tests.receiving import dripping, receiving
 
 SECRET = bytes(range(32))
 LOCAL = addresses.networks("127.0.0.0/8")
@@ -66,6 +69,14 @@ def a_request(service: Service, tenant_id, url: str | None) -> ForgetRequest:
         session.flush()
         messages.emit(session, row, "forget.completed")
     return row
+
+
+def until(happened) -> None:
+    """Wait until it has happened; it has to, within some seconds."""
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
 
 
 def stored(service: Service) -> list[Delivery]:
@@ -134,6 +145,57 @@ def test_attempts_spread_over_days_and_end():
         assert least <= wait <= 1.1 * least
 
 
+def test_an_attempt_ends_however_slowly_the_answer_drips(open_to_local, monkeypatch):
+    monkeypatch.setattr(courier, "SECONDS", 0.3)
+    with dripping() as url:
+        found = courier.attempt(
+            letters.Letter(ids.new(), ids.new(), url, SECRET, b"{}"), open_to_local, LOCAL
+        )
+
+    assert (found.status, found.error) == (None, "ReadTimeout")
+
+
+def test_nobody_waits_for_a_receiver_that_is_slow(open_to_local, caller, receiver, monkeypatch):
+    monkeypatch.setattr(courier, "POLL_SECONDS", 0.02)
+    sender = courier.Courier(open_to_local, lambda: True)
+    with receiving() as slow:
+        slow.may_answer.clear()
+        a_request(open_to_local, caller.tenant_id, slow.url)
+        sender.start()
+        try:
+            until(lambda: slow.seen)
+            for number in (1, 2):  # the second is due while the slow one is still out
+                a_request(open_to_local, caller.tenant_id, receiver.url)
+                until(lambda number=number: len(receiver.seen) == number)
+            a_request(open_to_local, caller.tenant_id, slow.url)  # waits for its turn
+            assert stored(open_to_local)[0].state == "pending"
+            slow.may_answer.set()
+            until(lambda: [row.state for row in stored(open_to_local)] == ["delivered"] * 4)
+        finally:
+            slow.may_answer.set()
+            sender.stop()
+    assert [len(one.seen) for one in (slow, receiver)] == [2, 2]
+
+
+def test_a_tenant_has_its_share_and_leaves_the_rest_to_others(service, caller):
+    other = a_tenant(service, "another")
+    many = [a_request(service, caller.tenant_id, f"https://r{i}.example/hook") for i in range(6)]
+    with service.db.begin() as session:
+        for _ in range(130):
+            session.add(messages.message(many[0], "forget.due_soon", many[0].created_at))
+    a_request(service, other.id, "https://late.example/hook")
+
+    found = letters.due(service, [])
+    mine = [who for who in found if who.tenant_id == caller.tenant_id]
+    assert [who.origin for who in mine] == [f"https://r{i}.example" for i in range(4)]
+    assert len(found[mine[0]]) == letters.IN_A_ROW
+    assert [who.origin for who in found if who.tenant_id == other.id] == ["https://late.example"]
+
+    busy = mine[:3]
+    left = [who.origin for who in letters.due(service, busy)]
+    assert left == ["https://r3.example", "https://late.example"]
+
+
 def test_a_private_address_is_refused_when_the_connection_is_opened(service, caller, receiver):
     a_request(service, caller.tenant_id, receiver.url)  # a name that was public when it was given
 
@@ -150,7 +212,7 @@ def test_a_name_that_points_elsewhere_by_then_gains_nothing(service, caller, rec
     url = f"https://rebinding.example:{port}/hook"
     addresses.check(url, [])
 
-    found = courier.attempt(courier.Letter(ids.new(), ids.new(), url, SECRET, b"{}"), service, [])
+    found = courier.attempt(letters.Letter(ids.new(), ids.new(), url, SECRET, b"{}"), service, [])
 
     assert (found.error, receiver.seen) == ("the address is private", [])
 

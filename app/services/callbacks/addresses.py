@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpcore
 
 from app.errors import ValidationFailed
+from app.services.callbacks.deadline import Deadline, Timed
 
 Network = IPv4Network | IPv6Network
 MOST_CHARACTERS = 2_000
@@ -77,10 +78,11 @@ def is_in(address: IPv4Address | IPv6Address, allowed: Sequence[Network]) -> boo
 
 
 class Guarded(httpcore.NetworkBackend):
-    """Opens connections to the addresses that it has looked at, and to no other."""
+    """Opens connections to the addresses that it has looked at, and to no other; each ends at a deadline."""
 
-    def __init__(self, allowed: Sequence[Network]) -> None:
+    def __init__(self, allowed: Sequence[Network], deadline: Deadline) -> None:
         self._allowed = allowed
+        self._deadline = deadline
         self._plain = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -98,7 +100,9 @@ class Guarded(httpcore.NetworkBackend):
             raise httpcore.ConnectError(f"the name is not known: {error.strerror}") from None
         if not found or any(not may_reach(one, self._allowed) for one in found):
             raise Refused("the callback's address is private")
-        return self._plain.connect_tcp(str(found[0]), port, timeout, local_address, socket_options)
+        left = self._deadline.left(timeout, httpcore.ConnectTimeout)
+        opened = self._plain.connect_tcp(str(found[0]), port, left, local_address, socket_options)
+        return Timed(opened, self._deadline)
 
 
 def _within(address: IPv4Address | IPv6Address) -> IPv4Address | None:

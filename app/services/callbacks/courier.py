@@ -1,4 +1,4 @@
-"""The courier: one thread of one process sends what is due, and tries again over a day.
+"""The courier: one process sends what is due, and tries again over a day.
 
 Attempts are 0 s, 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and 24 h after one another's failure, with
 jitter. A 2xx is success; anything else, a redirect too, is not; 410 ends the attempts. What the receiver
@@ -10,46 +10,34 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID
 
 import httpcore
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import ids
 from app.db import clock
-from app.errors import ArtifactCorrupt
 from app.service import Service
 from app.services.callbacks import signing
 from app.services.callbacks.addresses import Guarded, Network, Refused, networks
-from app.services.callbacks.messages import EVENTS
-from app.tables import Delivery, ForgetRequest
+from app.services.callbacks.deadline import Deadline
+from app.services.callbacks.letters import Letter, Receiver, due
+from app.tables import Delivery
 
 log = logging.getLogger(__name__)
 
 WAITS = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # seconds after each failure
 JITTER = 0.1
-SECONDS = 15.0  # of one attempt
+SECONDS = 15.0  # of one attempt, from the look at the name to the status
 POLL_SECONDS = 1.0
-AT_ONCE = 4
+AT_ONCE = 16  # receivers, of all tenants
 GONE = 410
 HOLDS_ON = (429, 502, 503, 504)  # whose Retry-After counts
 LONGEST_WAIT = 86_400.0
-
-
-@dataclass(frozen=True)
-class Letter:
-    """A message that is due."""
-
-    id: UUID
-    request_id: UUID
-    url: str
-    key: bytes
-    body: bytes
 
 
 @dataclass(frozen=True)
@@ -65,12 +53,55 @@ class Answer:
         return self.status is not None and 200 <= self.status < 300
 
 
+class Rounds:
+    """Who is being told: each receiver by one thread, one message at a time. Nobody waits for another."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._over = threading.Event()
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="callback")
+        self._out: dict[Receiver, Future[int]] = {}
+
+    def begin(self) -> list[Future[int]]:
+        """Tell what is due to those who are not being told yet; each gives how many messages were taken."""
+        self._out = {who: told for who, told in self._out.items() if not told.done()}
+        allowed = networks(self._service.settings.callbacks.allowed_networks)
+        begun = {
+            who: self._pool.submit(self._tell, letters, allowed)
+            for who, letters in due(self._service, self._out).items()
+        }
+        self._out |= begun
+        return list(begun.values())
+
+    def end(self) -> None:
+        """Begin nothing more, and wait for the attempts that have begun."""
+        self._over.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _tell(self, letters: Sequence[Letter], allowed: Sequence[Network]) -> int:
+        """Try messages once; the rest is left to a later round where the receiver is silent or slow."""
+        begun, taken = time.monotonic(), 0
+        try:
+            for letter in letters:
+                if self._over.is_set():
+                    break
+                answer = attempt(letter, self._service, allowed)
+                taken += _note(self._service, letter, answer)
+                if answer.status is None or time.monotonic() - begun > SECONDS:
+                    break
+        except SQLAlchemyError:
+            log.warning("callbacks not noted: the database is away")
+        except Exception:  # the edge of the thread: nobody else would say it
+            log.exception("callbacks not sent")
+        return taken
+
+
 class Courier:
     """Sends what is due, every second, while `may` says that this process is the one."""
 
     def __init__(self, service: Service, may: Callable[[], bool]) -> None:
-        self._service = service
         self._may = may
+        self._rounds = Rounds(service)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
@@ -80,12 +111,13 @@ class Courier:
     def stop(self) -> None:
         self._over.set()
         self._thread.join()
+        self._rounds.end()
 
     def _run(self) -> None:
         while not self._over.wait(POLL_SECONDS):
             try:
                 if self._may():
-                    send_due(self._service)
+                    self._rounds.begin()
             except SQLAlchemyError:
                 log.warning("callbacks not sent: the database is away")
             except Exception:  # the edge: a message that failed must not be the last
@@ -93,28 +125,16 @@ class Courier:
 
 
 def send_due(service: Service) -> int:
-    """Try every message that is due once; returns how many were taken. Those of one request go one after the
-    other, in the order of what they tell; requests do not wait for each other."""
-    letters = _due(service)
-    if not letters:
-        return 0
-    allowed = networks(service.settings.callbacks.allowed_networks)
-    by_request: dict[UUID, list[Letter]] = {}
-    for letter in letters:
-        by_request.setdefault(letter.request_id, []).append(letter)
-    groups = list(by_request.values())
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        answered = pool.map(lambda group: [attempt(one, service, allowed) for one in group], groups)
-        pairs = (
-            pair
-            for group, answers in zip(groups, answered, strict=True)
-            for pair in zip(group, answers, strict=True)
-        )
-        return sum(_note(service, letter, answer) for letter, answer in pairs)
+    """Try what is due once and wait for the answers; returns how many were taken."""
+    rounds = Rounds(service)
+    begun = rounds.begin()
+    taken = sum(told.result() for told in begun)
+    rounds.end()
+    return taken
 
 
 def attempt(letter: Letter, service: Service, allowed: Sequence[Network]) -> Answer:
-    """Post a message once."""
+    """Post a message once, within `SECONDS`."""
     with service.db.read() as session:
         timestamp = int(clock(session).timestamp())
     name = ids.encode("dlv", letter.id)
@@ -122,7 +142,7 @@ def attempt(letter: Letter, service: Service, allowed: Sequence[Network]) -> Ans
     limits = dict.fromkeys(("connect", "read", "write", "pool"), SECONDS)
     try:
         with (
-            httpcore.ConnectionPool(network_backend=Guarded(allowed)) as pool,
+            httpcore.ConnectionPool(network_backend=Guarded(allowed, Deadline(SECONDS))) as pool,
             pool.stream(
                 "POST",
                 letter.url,
@@ -149,29 +169,6 @@ def wait_after(attempts: int, answer: Answer) -> float | None:
     return wait
 
 
-def _due(service: Service) -> list[Letter]:
-    with service.db.read() as session:
-        now = clock(session)
-        rows = session.execute(
-            select(Delivery, ForgetRequest.callback_url, ForgetRequest.callback_key_id)
-            .join(ForgetRequest, ForgetRequest.id == Delivery.request_id)
-            .where(Delivery.state == "pending", Delivery.next_at <= now)
-            .order_by(Delivery.next_at)
-            .limit(100)
-        ).all()
-    letters = []
-    for row, url, key_id in sorted(rows, key=lambda found: (found[0].next_at, EVENTS.index(found[0].event))):
-        assert url is not None
-        assert key_id is not None
-        try:
-            key = service.vault.key(key_id).key or b""
-        except ArtifactCorrupt:
-            _close(service, row.id, "the secret is gone")
-            continue
-        letters.append(Letter(row.id, row.request_id, url, key, signing.body_of(row.payload)))
-    return letters
-
-
 def _note(service: Service, letter: Letter, answer: Answer) -> bool:
     with service.db.begin() as session:
         row = session.get_one(Delivery, letter.id, with_for_update=True)
@@ -185,12 +182,6 @@ def _note(service: Service, letter: Letter, answer: Answer) -> bool:
         else:
             row.next_at = now + timedelta(seconds=wait)
     return answer.is_taken
-
-
-def _close(service: Service, delivery_id: UUID, why: str) -> None:
-    with service.db.begin() as session:
-        row = session.get_one(Delivery, delivery_id)
-        row.state, row.next_at, row.last_error = "failed", None, why
 
 
 def _seconds(text: bytes | None) -> float | None:
