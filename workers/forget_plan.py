@@ -18,7 +18,7 @@ from app.service import Service
 from app.services.forget import ways
 from app.services.forget.ways import Way
 from app.services.jobs import ClaimedJob
-from app.services.models import coverage, models
+from app.services.models import coverage, models, versions
 from app.tables import Dataset, Job, Model, Version, VersionClass, VersionDataset
 from workers import forget_rows, forget_sent
 from workers.forget_entries import Entries, Gone, united
@@ -292,9 +292,7 @@ def _needs_missing(version: Version, learned: Gone, stored: Forgotten, lost: fro
 
 def _named_evaluations(session: Session, version: Version) -> set[UUID]:
     """Datasets that the version's update named for its evaluation: all their rows were predicted."""
-    first = version
-    while first.replaces_id is not None:
-        first = session.get_one(Version, first.replaces_id)
+    first = versions.first(session, version)
     job = None if first.job_id is None else session.get(Job, first.job_id)
     asked = None if job is None else job.request.get("evaluation")
     if asked:

@@ -30,6 +30,7 @@ class LedgerEntry(Base):
     """An approved erasure, or the lift of one; append-only, also an object in the file store."""
 
     __tablename__ = "ledger_entries"
+    __table_args__ = (Index(None, "request_id"),)
 
     sequence: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
@@ -59,6 +60,7 @@ class ErasedRow(Base):
     """A row that an entry of the ledger takes away; what used it and is older is tainted."""
 
     __tablename__ = "erased_rows"
+    __table_args__ = (Index(None, "sequence"),)
 
     dataset_id: Mapped[UUID] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)

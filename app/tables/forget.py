@@ -19,7 +19,11 @@ class ForgetRequest(WithId, Base):
     """One erasure that somebody asked for, from receipt to certificate."""
 
     __tablename__ = "forget_requests"
-    __table_args__ = (Index(None, "tenant_id", "created_at"), Index(None, "state"))
+    __table_args__ = (
+        Index(None, "tenant_id", "created_at"),
+        Index(None, "state"),
+        Index(None, "duplicate_of"),
+    )
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     scope: Mapped[str]  # subject, samples, class

@@ -71,7 +71,7 @@ class Version(WithId, Base):
     """One immutable trained state. Its digests and nonce stand in the key object `keys/<key_id>`."""
 
     __tablename__ = "versions"
-    __table_args__ = (UniqueConstraint("model_id", "number"),)
+    __table_args__ = (UniqueConstraint("model_id", "number"), Index(None, "replaces_id"))
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
     model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id"))

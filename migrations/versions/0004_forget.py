@@ -73,6 +73,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_forget_requests_state"), "forget_requests", ["state"], unique=False)
     op.create_index(
+        op.f("ix_forget_requests_duplicate_of"), "forget_requests", ["duplicate_of"], unique=False
+    )
+    op.create_index(
         op.f("ix_forget_requests_tenant_id_created_at"),
         "forget_requests",
         ["tenant_id", "created_at"],
@@ -196,8 +199,16 @@ def upgrade() -> None:
     with op.batch_alter_table("models") as table:
         table.alter_column("on_taint", server_default=None, existing_type=sa.String())
 
+    op.create_index(op.f("ix_ledger_entries_request_id"), "ledger_entries", ["request_id"], unique=False)
+    op.create_index(op.f("ix_erased_rows_sequence"), "erased_rows", ["sequence"], unique=False)
+    op.create_index(op.f("ix_versions_replaces_id"), "versions", ["replaces_id"], unique=False)
+
 
 def downgrade() -> None:
+    op.drop_index(op.f("ix_versions_replaces_id"), table_name="versions")
+    op.drop_index(op.f("ix_erased_rows_sequence"), table_name="erased_rows")
+    op.drop_index(op.f("ix_ledger_entries_request_id"), table_name="ledger_entries")
+
     op.drop_table("restores")
     with op.batch_alter_table("models") as table:
         table.drop_column("on_taint")

@@ -50,10 +50,21 @@ def by_number(
 
 def replacement(session: Session, version: Version) -> Version | None:
     """The newest version that forget jobs put in the place of this one; None where none did."""
-    found, at = None, version.id
-    while (following := session.scalar(select(Version).where(Version.replaces_id == at))) is not None:
-        found, at = following, following.id
-    return found
+    chain = select(Version.id).where(Version.replaces_id == version.id).cte(recursive=True)
+    chain = chain.union_all(select(Version.id).join(chain, Version.replaces_id == chain.c.id))
+    newest = select(Version).join(chain, Version.id == chain.c.id).order_by(Version.number.desc())
+    return session.scalar(newest.limit(1))
+
+
+def first(session: Session, version: Version) -> Version:
+    """The version that was made first in the place where this one stands now: it replaces none."""
+    if version.replaces_id is None:
+        return version
+    columns = select(Version.id, Version.replaces_id)
+    chain = columns.where(Version.id == version.replaces_id).cte(recursive=True)
+    chain = chain.union_all(columns.join(chain, Version.id == chain.c.replaces_id))
+    oldest = select(Version).join(chain, Version.id == chain.c.id).where(chain.c.replaces_id.is_(None))
+    return session.scalars(oldest).one()
 
 
 def in_its_place(session: Session, model_id: UUID, number: int) -> int:
