@@ -6,72 +6,62 @@ erased.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import __version__, ids
-from app.db import clock
 from app.errors import ArtifactCorrupt
 from app.proof.reproduce import blinded
 from app.service import Service
 from app.services.certificates import claims, provenance, recipes, statements
+from app.services.certificates.gathered import Facts, Gathered, replacement
 from app.services.erasure import ledger
-from app.tables import (
-    AuditEvent,
-    ErasedRow,
-    ForgetItem,
-    ForgetRequest,
-    ForgetTarget,
-    LedgerEntry,
-    Model,
-    Version,
-)
+from app.tables import AuditEvent, ForgetItem, ForgetRequest, LedgerEntry, Version
 
 FORMAT = "palimpsest-certificate/1"
 DIGESTS = ("weights", "statistics")
-KEPT = "certificates"  # in `Session.info`
 
-T = TypeVar("T")
 Json = dict[str, Any]
-Gone = dict[UUID, set[int]]
 
 
-def content(service: Service, session: Session, request: ForgetRequest, certificate_id: UUID) -> Json:
+def content(gathered: Gathered, request_id: UUID, certificate_id: UUID) -> Json:
     """Everything that is signed but the key that signs."""
-    now = clock(session)
-    gone = _erased(session, request)
-    items = version_items(session, request)
-    versions = [_version(service, session, item, gone) for item in items]
-    exports = statements.exports(session, gone, [item.resource_id for item in items])
+    facts, session = gathered.facts[request_id], gathered.session
+    request = facts.request
+    versions = [_version(gathered, item, facts) for item in facts.items]
+    exports = statements.exports(facts.exports)
     rebuilds = request.evidence.get("rebuilds", [])
-    exceptions = _exceptions(session, request)
+    exceptions = _exceptions(facts)
     return {
         "format": FORMAT,
         "id": ids.encode("crt", certificate_id),
-        "issued_at": statements.time(now),
+        "issued_at": statements.time(gathered.now),
         "software": {"name": "palimpsest", "version": __version__},
         "request": _request(request),
-        "asked": _asked(session, request),
-        "found": _found(request, gone, items, exports),
+        "asked": {"entries": request.persons, "identifiers": facts.identifiers},
+        "found": _found(facts),
         "claim": claims.claim(
             [version["level"] for version in versions],
-            rows=bool(gone),
+            rows=bool(facts.gone),
             left=any(one.get("code") == "shared-rows" for one in exceptions),
             rebuilds=rebuilds,
         ),
         "versions": versions,
         "rebuilds": plain(rebuilds),
         "stages": {name: _times(found) for name, found in request.stages.items()},
-        "ledger": {"sequence": request.sequence, "head": kept(session, "ledger", _ledger_head)},
-        "audit": kept(session, "audit", _audit_head),
+        "ledger": {
+            "sequence": request.sequence,
+            "head": gathered.once("ledger", lambda: _ledger_head(session)),
+        },
+        "audit": gathered.once("audit", lambda: _audit_head(session)),
         "exceptions": plain(exceptions),
         "uncovered": statements.uncovered(request, versions, exports),
-        "residuals": statements.residuals(service, session, now),
+        "residuals": statements.residuals(gathered.service, session, gathered.now),
         "exports": exports,
     }
 
@@ -89,46 +79,26 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _erased(session: Session, request: ForgetRequest) -> Gone:
-    """The rows that the request's entry of the ledger takes away."""
-    found: Gone = {}
-    if request.sequence is not None:
-        query = select(ErasedRow.dataset_id, ErasedRow.position).filter_by(sequence=request.sequence)
-        for dataset_id, position in session.execute(query):
-            found.setdefault(dataset_id, set()).add(position)
-    return found
-
-
-def version_items(session: Session, request: ForgetRequest) -> list[ForgetItem]:
-    """One per version that the request touched; those of a duplicate stand under the one that it joined."""
-    query = (
-        select(ForgetItem)
-        .filter_by(request_id=request.duplicate_of or request.id, kind="version")
-        .order_by(ForgetItem.resource_id)
-    )
-    return list(session.scalars(query))
-
-
-def _version(service: Service, session: Session, item: ForgetItem, gone: Gone) -> Json:
+def _version(gathered: Gathered, item: ForgetItem, facts: Facts) -> Json:
     """One affected version and what stands in its place."""
-    old = _row(session, Version, item.resource_id)
-    model = _row(session, Model, old.model_id)
+    old = gathered.versions[item.resource_id]
     detail = item.detail
     found: Json = {
-        "model": ids.encode("mdl", model.id),
+        "model": ids.encode("mdl", old.model_id),
         "replaced": {"version": ids.encode("ver", old.id), "number": old.number, "state": old.state},
         "way": detail.get("way"),
         "seconds": plain(detail.get("seconds")),
         "checks": plain(detail.get("checks") or {}),
-        "network_before": provenance.of(session, model, old, gone),
+        "network_before": _network(gathered, old, facts),
         "replacing": None,
         "guarantee": detail.get("guarantee"),
         "level": None,
     }
-    if not detail.get("replacement_id"):
+    new_id = replacement(item)
+    if new_id is None:
         return found
-    new = _row(session, Version, UUID(hex=detail["replacement_id"]))
-    network = provenance.of(session, model, new, gone)
+    new = gathered.versions[new_id]
+    network = _network(gathered, new, facts)
     checks = detail.get("checks") or {}
     found["level"] = claims.level(
         str(detail.get("guarantee")), checks, network["extractor_trained_on_subject"]
@@ -138,31 +108,21 @@ def _version(service: Service, session: Session, item: ForgetItem, gone: Gone) -
         "number": new.number,
         "state": new.state,
         "network": network,
-        **_making(service, session, new),
+        **gathered.once(("making", new.id), lambda: _making(gathered, new)),
     }
     return found
 
 
-def _making(service: Service, session: Session, version: Version) -> Json:
+def _network(gathered: Gathered, version: Version, facts: Facts) -> dict[str, str]:
+    """Whether a version's network saw the rows."""
+    model, source = gathered.models[version.model_id], gathered.sources[version.feature_map_id]
+    return provenance.of(model, source, facts.gone, gathered.learned_by)
+
+
+def _making(gathered: Gathered, version: Version) -> Json:
     """Blinded digests and recipe."""
-
-    def make(session: Session) -> Json:
-        described = recipes.of(session, version).describe()
-        return {"digests": digests(service, version), "recipe": described}
-
-    return kept(session, version.id, make)
-
-
-def _row(session: Session, table: type[T], id: UUID) -> T:
-    return kept(session, (table.__name__, id), lambda session: session.get_one(table, id))
-
-
-def kept(session: Session, key: Hashable, make: Callable[[Session], T]) -> T:
-    """What is the same for every request of a batch, made once and kept while the session lives."""
-    found: dict[Hashable, T] = session.info.setdefault(KEPT, {})
-    if key not in found:
-        found[key] = make(session)
-    return found[key]
+    described = recipes.of(gathered.session, version).describe()
+    return {"digests": digests(gathered.service, version), "recipe": described}
 
 
 def digests(service: Service, version: Version) -> Json | None:
@@ -198,33 +158,27 @@ def _request(request: ForgetRequest) -> Json:
     }
 
 
-def _asked(session: Session, request: ForgetRequest) -> Json:
-    identifiers = session.scalar(select(func.count()).where(ForgetTarget.request_id == request.id))
-    return {"entries": request.persons, "identifiers": identifiers}
-
-
-def _found(request: ForgetRequest, gone: Gone, items: list[ForgetItem], exports: list[Json]) -> Json:
+def _found(facts: Facts) -> Json:
     """Counts: of what was found, and those that the stages left in the request."""
     stages = {
         name: value
-        for name, value in request.evidence.items()
+        for name, value in facts.request.evidence.items()
         if isinstance(value, int) and not isinstance(value, bool)
     }
     return {
         **plain(stages),
-        "rows": sum(len(positions) for positions in gone.values()),
-        "datasets": len(gone),
-        "versions": len(items),
-        "exports": len(exports),
+        "rows": sum(len(positions) for positions in facts.gone.values()),
+        "datasets": len(facts.gone),
+        "versions": len(facts.items),
+        "exports": len(facts.exports),
     }
 
 
-def _exceptions(session: Session, request: ForgetRequest) -> list[Json]:
+def _exceptions(facts: Facts) -> list[Json]:
     """What was not done: of a duplicate also what was not done for the request that it joined."""
-    if request.duplicate_of is None:
-        return list(request.exceptions)
-    joined = session.get_one(ForgetRequest, request.duplicate_of)
-    return [*joined.exceptions, *(one for one in request.exceptions if one not in joined.exceptions)]
+    own = facts.request.exceptions
+    joined = facts.joined.exceptions if facts.joined else []
+    return [*joined, *(one for one in own if one not in joined)]
 
 
 def _times(found: Mapping[str, str | None]) -> Json:

@@ -47,17 +47,17 @@ def ensure(service: Service, session: Session, tenant_id: UUID) -> SigningKey:
 
 def create(service: Service, session: Session, tenant_id: UUID, *, actor: str = OPERATOR) -> SigningKey:
     """A new key; it signs from now on, and older ones are retired. Its private half is stored first."""
-    secret = Ed25519PrivateKey.generate()
+    private = Ed25519PrivateKey.generate()
     now = clock(session)
     row = SigningKey(
         id=ids.new(),
         created_at=now,
         tenant_id=tenant_id,
-        public_key=base64.b64encode(secret.public_key().public_bytes_raw()).decode(),
+        public_key=base64.b64encode(private.public_key().public_bytes_raw()).decode(),
         retired_at=None,
         revoked_at=None,
     )
-    service.vault.write_key(row.id, KeyObject(key=secret.private_bytes_raw()))
+    service.vault.write_key(row.id, KeyObject(key=private.private_bytes_raw()))
     for older in session.scalars(select(SigningKey).filter_by(tenant_id=tenant_id, retired_at=None)):
         older.retired_at = now
     session.add(row)
@@ -66,11 +66,11 @@ def create(service: Service, session: Session, tenant_id: UUID, *, actor: str = 
     return row
 
 
-def sign(service: Service, key: SigningKey, message: bytes) -> str:
-    """The signature of a message, base64."""
-    secret = service.vault.key(key.id).key
-    assert secret is not None
-    return base64.b64encode(Ed25519PrivateKey.from_private_bytes(secret).sign(message)).decode()
+def secret(service: Service, key: SigningKey) -> Ed25519PrivateKey:
+    """The private half of a key; raises `ArtifactCorrupt` where it is destroyed."""
+    found = service.vault.key(key.id).key
+    assert found is not None
+    return Ed25519PrivateKey.from_private_bytes(found)
 
 
 def renew(service: Service, tenant_id: UUID) -> SigningKey:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from uuid import UUID
 
-from sqlalchemy.orm import Session
+from app.tables import Model
 
-from app.services.models import coverage
-from app.tables import FeatureMap, Model, Version
+LearnedBy = Callable[[UUID], Mapping[UUID, frozenset[int]]]
 
 
 def of(
-    session: Session, model: Model, version: Version, gone: Mapping[UUID, Collection[int]]
+    model: Model, source: str, gone: Mapping[UUID, Collection[int]], learned_by: LearnedBy
 ) -> dict[str, str]:
-    """`extractor_trained_on_subject` of a version: no, yes or unknown, and from what that is known."""
-    kind, _, rest = session.get_one(FeatureMap, version.feature_map_id).source.partition(":")
+    """`extractor_trained_on_subject` of a version: no, yes or unknown, and from what that is known.
+
+    `source` is that of its feature map; `learned_by` gives the datasets that trained a version, and the
+    positions that were left out of each.
+    """
+    kind, _, rest = source.partition(":")
     if kind == "version":
-        edges = coverage.train_edges(session, UUID(hex=rest))
+        edges = learned_by(UUID(hex=rest))
         used = any(
             position not in edges[dataset_id]
             for dataset_id, positions in gone.items()

@@ -23,7 +23,7 @@ from app.service import Service
 from app.services.certificates import recipes
 from app.services.certificates.recipes import Recipe
 from app.services.datasets import shards
-from app.services.models import snapshots
+from app.services.models import snapshots, versions
 from app.tables import Version
 
 
@@ -35,7 +35,7 @@ class Rebuilt:
     number: int
     model_id: UUID
     method: str
-    outcome: str  # equal, different, cannot
+    outcome: str  # equal, different, cannot, skipped
     seconds: float
     reason: str = ""
     residual: float | None = None  # largest difference of a weight or bias, where bytes differ
@@ -59,21 +59,26 @@ class Rebuilt:
 
 
 def rebuild(service: Service, version_id: UUID, ctx: Context) -> Rebuilt:
-    """Make a version again and compare the digests of head and statistics with those that it has."""
+    """Make a version again and compare the digests of head and statistics with those that it has.
+
+    One that was replaced, before or meanwhile, is skipped: what it was made from is being erased.
+    """
     started = time.monotonic()
     with service.db.read() as session:
         recipe = recipes.of(session, session.get_one(Version, version_id))
     version = recipe.version
 
     def said(outcome: str, reason: str = "", residual: float | None = None) -> Rebuilt:
+        if outcome != "equal" and (gone := _gone(service, version.id)):
+            outcome, reason, residual = "skipped", gone, None
         seconds = round(time.monotonic() - started, 3)
         return Rebuilt(
             version.id, version.number, version.model_id, version.method, outcome, seconds, reason, residual
         )
 
+    if version.state != "ready":
+        return said("skipped")
     try:
-        if version.state != "ready":
-            raise CannotReproduce(f"version {version.number} is {version.state}")
         published = service.vault.key(version.key_id).digests
         made = made_again(recipe.describe(), _portions(service, recipe), ctx)
     except CannotReproduce as error:
@@ -85,9 +90,8 @@ def rebuild(service: Service, version_id: UUID, ctx: Context) -> Rebuilt:
     different = sorted(name for name in names if found.get(name) != published.get(name))
     if not different:
         return said("equal")
-    if _state(service, version.id) != "ready":  # what it was made of was erased meanwhile
-        return said("cannot", f"version {version.number} was replaced meanwhile")
-    return said("different", ", ".join(different), _residual(service, version.id, made))
+    residual = None if _gone(service, version.id) else _residual(service, version.id, made)
+    return said("different", ", ".join(different), residual)
 
 
 def _portions(service: Service, recipe: Recipe) -> Portions:
@@ -109,9 +113,16 @@ def _portions(service: Service, recipe: Recipe) -> Portions:
     return portions
 
 
-def _state(service: Service, version_id: UUID) -> str:
+def _gone(service: Service, version_id: UUID) -> str:
+    """Why a version is not to be made again; empty while it serves."""
     with service.db.read() as session:
-        return session.get_one(Version, version_id).state
+        version = session.get_one(Version, version_id)
+        if version.state == "ready":
+            return ""
+        newest = versions.replacement(session, version)
+        if newest is None:
+            return f"version {version.number} is {version.state}"
+        return f"version {version.number} was replaced by version {newest.number}"
 
 
 def _residual(service: Service, version_id: UUID, made: Snapshot) -> float | None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app import ids
 from app.proof.canonical import canonical
@@ -13,7 +18,20 @@ from app.tables import SigningKey
 SIGNATURE, SIGNED_BY = "signature", "signed_by"
 
 
-def seal(service: Service, key: SigningKey, content: dict[str, Any]) -> bytes:
-    """The text with its signature: of the canonical text without the member `signature`."""
-    named = {**content, SIGNED_BY: {"algorithm": "Ed25519", "key": ids.encode("sgk", key.id)}}
-    return canonical({**named, SIGNATURE: keys.sign(service, key, canonical(named))})
+@dataclass(frozen=True)
+class Signer:
+    """The private half of a key, read once for all that it signs now."""
+
+    key_id: UUID
+    _secret: Ed25519PrivateKey
+
+    @classmethod
+    def of(cls, service: Service, key: SigningKey) -> Signer:
+        """What signs with a key that is not ended."""
+        return cls(key.id, keys.secret(service, key))
+
+    def seal(self, content: dict[str, Any]) -> bytes:
+        """The text with its signature: of the canonical text without the member `signature`."""
+        named = {**content, SIGNED_BY: {"algorithm": "Ed25519", "key": ids.encode("sgk", self.key_id)}}
+        signature = base64.b64encode(self._secret.sign(canonical(named))).decode()
+        return canonical({**named, SIGNATURE: signature})

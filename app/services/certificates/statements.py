@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import ids
@@ -17,11 +15,8 @@ from app.tables import Export, ForgetRequest
 Json = dict[str, Any]
 
 
-def exports(session: Session, datasets: Iterable[UUID], versions: Iterable[UUID]) -> list[Json]:
+def exports(left: Iterable[Export]) -> list[Json]:
     """What left with the erased rows in it, and for whom: copies that the service cannot reach."""
-    query = select(Export).where(
-        Export.version_id.in_(list(versions)) | Export.dataset_id.in_(list(datasets))
-    )
     return [
         {
             "id": ids.encode("exp", row.id),
@@ -31,7 +26,7 @@ def exports(session: Session, datasets: Iterable[UUID], versions: Iterable[UUID]
             "recipient": row.recipient,
             "by": row.actor,
         }
-        for row in session.scalars(query.order_by(Export.id))
+        for row in left
     ]
 
 

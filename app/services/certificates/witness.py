@@ -11,7 +11,7 @@ from app.db import clock
 from app.errors import NotFound
 from app.service import Service
 from app.services.certificates import build, keys, rebuilds, statements
-from app.services.certificates.signed import seal
+from app.services.certificates.signed import Signer
 from app.tables import Certificate, Version
 
 FORMAT = "palimpsest-rebuild/1"
@@ -43,13 +43,15 @@ def testify(service: Service, content: Mapping[str, Any]) -> bytes:
         "outcome": next((name for name in WORST_FIRST if name in outcomes), "equal"),
         "versions": build.plain(lines),
     }
-    return seal(service, key, said)
+    return Signer.of(service, key).seal(said)
 
 
 def _line(service: Service, replacing: Mapping[str, Any]) -> dict[str, Any]:
     """What came of one version, which must be the one whose digests the certificate carries."""
     version_id = ids.decode("ver", replacing["version"])
     line = rebuilds.rebuild(service, version_id, rebuilds.context(service)).line()
+    if line["outcome"] == "skipped":
+        line["outcome"] = "cannot"  # nobody else makes it again for this certificate
     if line["equal"] and _digests(service, version_id) != replacing["digests"]:
         line |= {"equal": False, "outcome": "different", "reason": "the certificate carries other digests"}
     return line

@@ -113,17 +113,14 @@ def _close(service: Service, batch: Batch, tell: Tell) -> None:
     datasets = _datasets(batch)
     for at in range(0, len(waiting), AT_ONCE):
         tell(at / len(waiting))
-        rebuild = None
         with service.db.begin() as session:
-            for request in evidence.held(session, waiting[at : at + AT_ONCE]):
-                if request.state != "purging":
-                    continue  # an earlier attempt closed it
+            held = evidence.held(session, waiting[at : at + AT_ONCE])
+            closing = [one for one in held if one.state == "purging"]  # others closed in an earlier attempt
+            for request in closing:
                 evidence.conclude(request, datasets.get(request.id, 0))
                 states.complete(session, request, lacking.unmatched(request))
-                certificates.issue(service, session, request)
-                rebuild = verification.queue(session, request) or rebuild
-        if rebuild is not None:
-            service.bell.ring(rebuild.id, rebuild.queue)
+            certificates.issue_all(service, session, closing)
+            verification.queue(session, closing)
 
 
 def _datasets(batch: Batch) -> Mapping[UUID, int]:

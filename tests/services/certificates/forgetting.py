@@ -11,7 +11,7 @@ from sqlalchemy import select
 from app import ids
 from app.db import clock
 from app.services import certificates
-from app.tables import Dataset, ForgetItem, ForgetRequest, ForgetTarget, LedgerEntry, Version
+from app.tables import Dataset, ForgetItem, ForgetRequest, ForgetTarget, LedgerEntry, Model, Version
 from tests.services.learning import a_dataset, a_model, erase, learn, rows
 
 EXACT = {"expansion": {"width": 12, "seed": 2**60}}
@@ -22,6 +22,7 @@ class Forgotten:
     """What a test needs of a request that is done."""
 
     request: ForgetRequest
+    model: Model
     dataset: Dataset
     old: Version
     new: Version
@@ -75,7 +76,7 @@ def forgotten(service, tenant, caller, method="analytic", params=None, *, gone=(
         sequence = session.scalar(select(LedgerEntry.sequence).filter_by(request_id=entry))
     request = a_request(service, tenant, sequence=sequence)
     replaced(service, request, old, new)
-    return Forgotten(request, dataset, old, new)
+    return Forgotten(request, made, dataset, old, new)
 
 
 def replaced(service, request, old, new, **detail: Any) -> None:

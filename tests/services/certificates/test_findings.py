@@ -5,6 +5,7 @@ import json
 import pytest
 from sqlalchemy import select
 
+from app.services.certificates import verification
 from app.tables import Certificate
 from tests.services.asking import a_dataset_of, ask, row
 from tests.services.learning import a_model, learn, rows, run_next
@@ -34,7 +35,10 @@ def work(service, *kinds):
     assert [run_next(service).kind for _ in kinds] == list(kinds)
 
 
-def test_that_of_a_duplicate_has_the_versions_of_the_request_that_it_joined(service, tenant, caller):
+def test_that_of_a_duplicate_has_the_versions_of_the_request_that_it_joined(
+    service, tenant, caller, monkeypatch
+):
+    monkeypatch.setattr(verification, "WAIT_SECONDS", 0.0)
     learned(service, tenant, caller, [["ada"], ["ben"], *OTHERS])
     first, second = (ask(service, caller, ["ada"]) for _ in range(2))
     assert row(service, second.id).duplicate_of == first.id

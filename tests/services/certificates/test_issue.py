@@ -5,13 +5,14 @@ import json
 import re
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app import ids
 from app.db import clock
 from app.proof.verify import check, read_keys
+from app.services import certificates
 from app.services.certificates import keys
-from app.tables import AuditEvent, Certificate, Export, Version
+from app.tables import AuditEvent, Certificate, Export, ForgetRequest, Version
 from tests.conftest import STACKS
 from tests.services.certificates.forgetting import a_request, forgotten, issued, replaced
 
@@ -83,6 +84,32 @@ def test_it_is_issued_once(service, done):
     assert issued(service, done.request) == issued(service, done.request)
     with service.db.read() as session:
         assert len(session.scalars(select(Certificate)).all()) == 1
+
+
+def test_many_are_issued_in_as_many_statements_as_two(service, done, tenant):
+    requests = [a_request(service, tenant) for _ in range(14)]
+    for request in requests[1:]:
+        replaced(service, request, done.old, done.new)
+    counted, bodies = [], []
+
+    for some in (requests[:2], requests[2:]):
+        statements = []
+
+        def note(*args, statements=statements):
+            statements.append(args[2])
+
+        with service.db.begin() as session:
+            rows = [session.get_one(ForgetRequest, one.id) for one in some]
+            event.listen(service.db.engine, "before_cursor_execute", note)
+            found = certificates.issue_all(service, session, rows)
+            event.remove(service.db.engine, "before_cursor_execute", note)
+            counted.append(len(statements))
+            bodies += [json.loads(row.body) for row in found]
+
+    assert counted[1] <= counted[0]
+    assert [one["request"]["id"] for one in bodies] == [ids.encode("fgt", one.id) for one in requests]
+    assert [one["claim"]["level"] for one in bodies] == [None, *["E"] * 13]
+    assert [len(one["versions"]) for one in bodies] == [0, *[1] * 13]
 
 
 def test_for_a_person_that_is_nowhere_it_is_evidence_of_nothing_found(service, tenant):

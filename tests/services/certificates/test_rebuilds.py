@@ -1,9 +1,12 @@
 """Versions made again from the stored rows by the code that learns, and the job that says so."""
 
 import pytest
+import torch
 from sqlalchemy import delete
+from threadpoolctl import threadpool_info
 
 from app.methods.base import Context
+from app.services import jobs
 from app.services.certificates import rebuilds, verification
 from app.services.jobs import Signal
 from app.tables import ForgetRequest, RestrictedRow, Version
@@ -26,6 +29,17 @@ METHODS = [
 @pytest.fixture
 def stack(request):
     return getattr(request, "param", "embedded")
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Verify jobs are due when they are queued."""
+    monkeypatch.setattr(verification, "WAIT_SECONDS", 0.0)
+
+
+def queue(service, *requests):
+    with service.db.begin() as session:
+        return verification.queue(session, [session.get_one(ForgetRequest, one.id) for one in requests])
 
 
 def rebuilt(service, version):
@@ -77,7 +91,8 @@ def test_a_version_that_was_made_in_another_way_differs(service, tenant, caller)
 
 def test_what_is_no_longer_there_cannot_be_made_again(service, tenant, caller):
     done = forgotten(service, tenant, caller)
-    assert rebuilt(service, done.old).reason == "version 1 is retired"
+    found = rebuilt(service, done.old)
+    assert (found.outcome, found.reason) == ("skipped", "version 1 was replaced by version 2")
 
     with service.db.begin() as session:
         session.get_one(Version, done.new.id).method = "import"
@@ -92,14 +107,12 @@ def test_a_network_is_trained_again(service, tenant, caller):
 
 
 @pytest.mark.parametrize("stack", STACKS, indirect=True)
+@pytest.mark.usefixtures("at_once")
 def test_the_verify_job_adds_a_line_to_each_request_that_shares_a_version(service, tenant, caller):
     done = forgotten(service, tenant, caller)
     other, stranger = (a_request(service, tenant) for _ in range(2))
     replaced(service, other, done.old, done.new)
-    with service.db.begin() as session:
-        requests = [session.get_one(ForgetRequest, one.id) for one in (done.request, other, stranger)]
-        queued = [verification.queue(session, request) for request in requests]
-    assert [one is not None for one in queued] == [True, False, False]
+    assert [len(queue(service, *some)) for some in ([done.request], [other, stranger])] == [1, 0]
 
     ended = run_next(service)
 
@@ -112,11 +125,74 @@ def test_the_verify_job_adds_a_line_to_each_request_that_shares_a_version(servic
     assert b'"status":"exact_verified"' in issued(service, done.request)
 
 
+def test_the_verify_job_waits_for_requests_that_follow(service, tenant, caller):
+    done = forgotten(service, tenant, caller)
+    other = a_request(service, tenant)
+    replaced(service, other, done.old, done.new)
+
+    (made,) = queue(service, done.request)
+    assert jobs.claim(service, ["cpu"], "test") is None
+    assert queue(service, other, done.request) == []
+
+    found = job(service, made.id)
+    assert (found.not_before - found.queued_at).total_seconds() == verification.WAIT_SECONDS == 10
+    assert found.request == {"forget_requests": [done.request.id.hex, other.id.hex]}
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_version_that_was_replaced_meanwhile_is_skipped_and_the_line_says_so(service, tenant, caller):
+    done = forgotten(service, tenant, caller)
+    queue(service, done.request)
+    with service.db.begin() as session:
+        session.get_one(Version, done.new.id).state = "retired"
+    later = learn(service, caller, done.model, [done.dataset], "analytic", on_conflict="extend")
+    replaced(service, a_request(service, tenant), done.new, later)
+
+    ended = run_next(service)
+
+    assert (ended.state, ended.result) == ("succeeded", {"versions": 1, "equal": 0})
+    with service.db.read() as session:
+        (line,) = session.get_one(ForgetRequest, done.request.id).evidence["rebuilds"]
+    assert (line["outcome"], line["reason"]) == ("skipped", "version 2 was replaced by version 3")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_verify_job_computes_with_half_of_the_threads(service, tenant, caller, monkeypatch):
+    seen = []
+    rebuild = rebuilds.rebuild
+
+    def watched(*args):
+        seen.append(torch.get_num_threads())
+        seen.extend(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
+        return rebuild(*args)
+
+    monkeypatch.setattr(rebuilds, "rebuild", watched)
+    queue(service, forgotten(service, tenant, caller).request)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert run_next(service).result == {"versions": 1, "equal": 1}
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+    assert seen[0] == 2
+    assert max(seen) == 2
+
+
+def test_what_depends_on_the_number_of_threads_is_rebuilt_with_as_many_as_it_was_learned_with():
+    assert verify.is_closed_form("analytic", {"weights": "classes"})
+    assert verify.is_closed_form("fetril", {"solver": "closed_form"})
+    assert not verify.is_closed_form("fetril", {"solver": "svm"})
+    assert not verify.is_closed_form("fetril", {"solver": "softmax"})
+    assert not verify.is_closed_form("supervised", {"epochs": 2})
+
+
+@pytest.mark.usefixtures("at_once")
 def test_the_verify_job_gives_way_to_more_urgent_work(service, tenant, caller, monkeypatch):
     monkeypatch.setattr(verify, "EVERY", 0.0)
     done = forgotten(service, tenant, caller)
-    with service.db.begin() as session:
-        verification.queue(session, session.get_one(ForgetRequest, done.request.id))
+    queue(service, done.request)
     claimed = claim(service, "cpu")
     submit(service, caller, a_model(service, caller), [done.dataset])
 
