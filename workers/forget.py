@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,11 +9,9 @@ from uuid import UUID
 
 import torch
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
 
 from app import ids
 from app.db import touch
-from app.errors import AppError
 from app.methods.base import Unfit
 from app.methods.unlearning.exact import NothingLeft
 from app.service import Service
@@ -24,20 +20,17 @@ from app.services.datasets import features
 from app.services.forget import lacking, states
 from app.services.forget import replace as replacing
 from app.services.forget.replace import Replacement
-from app.services.jobs import ClaimedJob, LeaseLost, Stopped
+from app.services.jobs import ClaimedJob
 from app.services.models import models, publish, retention, snapshots, versions
 from app.services.models.publish import Draft, Edge, Shared
 from app.tables import ModelClass, Version, VersionClass
 from app.vault import new_key
-from workers import forget_checks, forget_entries, forget_lacks, replay, retrain
+from workers import forget_checks, forget_entries, forget_lacks, publishing, replay, retrain
 from workers.forget_checks import Panel
 from workers.forget_plan import Task
 from workers.forgetting import Forgetting, Tell
 from workers.progress import Reporter, Superseded
 from workers.replay import Remade
-from workers.update import PAUSES
-
-log = logging.getLogger(__name__)
 
 PLANNED, MADE, MEASURED = 0.1, 0.85, 0.95  # shares of the whole job
 
@@ -72,7 +65,7 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
     except BaseException:
         _discard(job, prepared)
         raise
-    _publish_patiently(job, prepared, replacements)
+    publishing.patiently(lambda: _publish(job, replacements), lambda: _discard(job, prepared))
 
 
 def _part(report: Reporter, index: int, count: int) -> Tell:
@@ -241,30 +234,6 @@ def _enter(job: Forgetting, stage: str) -> None:
         jobs.guard(session, job.claimed)
         states.enter(session, job.plan.entries.taken, job.plan.model.id, stage)
         touch(session)
-
-
-def _publish_patiently(
-    job: Forgetting, prepared: Sequence[Prepared], replacements: Sequence[Replacement]
-) -> None:
-    """Publish, again where the database is away for a moment: the guard lets it happen once.
-
-    Bytes are destroyed where no row names them; after a commit of which nobody knows whether it came through
-    they are left to the sweep of orphans.
-    """
-    in_doubt = False
-    for pause in (*PAUSES, None):
-        try:
-            return _publish(job, replacements)
-        except DBAPIError:
-            if pause is None:
-                raise
-            in_doubt = True
-            log.warning("not published yet", exc_info=True)
-            time.sleep(pause)
-        except (AppError, LeaseLost, Stopped, Superseded):
-            if not in_doubt:
-                _discard(job, prepared)
-            raise
 
 
 def _publish(job: Forgetting, replacements: Sequence[Replacement]) -> None:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from sqlalchemy.exc import DBAPIError
 
 from app import ids
-from app.errors import AppError, ValidationFailed
+from app.errors import ValidationFailed
 from app.methods.base import Unfit
 from app.service import Service
 from app.services import jobs
 from app.services.datasets import features, shards
-from app.services.jobs import ClaimedJob, LeaseLost, Stopped
+from app.services.jobs import ClaimedJob
 from app.services.models import models, publish, retention, snapshots
 from app.services.models.publish import Draft, Shared
 from app.services.policies import policy_outcomes
 from app.vault import new_key
 from workers import plan as plans
+from workers import publishing
 from workers.learn import MEASURED, Made, Work, learn, load_base
 from workers.progress import Reporter, Superseded
-
-log = logging.getLogger(__name__)
-
-PAUSES = (0.1, 0.4, 1.6, 6.4)  # seconds between tries to publish
 
 
 def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
@@ -43,7 +38,8 @@ def run(service: Service, claimed: ClaimedJob, report: Reporter) -> None:
         raise ValidationFailed(str(error), pointer=error.field) from None
     report(MEASURED, "saving", "")
     draft = _save(work, made, shared, time.monotonic() - started)
-    _publish_patiently(work, draft, frozenset(before.classes))
+    known = frozenset(before.classes)
+    publishing.patiently(lambda: _publish(work, draft, known), lambda: _discard(work, draft))
 
 
 def _save(work: Work, made: Made, shared: Mapping[str, Shared], seconds: float) -> Draft:
@@ -79,29 +75,6 @@ def _save(work: Work, made: Made, shared: Mapping[str, Shared], seconds: float) 
     )
 
 
-def _publish_patiently(work: Work, draft: Draft, known_before: frozenset[str]) -> None:
-    """Publish, again where the database is away for a moment: the guard lets it happen once.
-
-    Bytes are destroyed where no row names them. After a commit of which nobody knows whether it came through
-    a lost lease may mean that it did, so they are left to the sweep of orphans.
-    """
-    in_doubt = False
-    for pause in (*PAUSES, None):
-        try:
-            return _publish(work, draft, known_before)
-        except DBAPIError:
-            if pause is None:
-                raise
-            in_doubt = True
-            log.warning("not published yet", exc_info=True)
-            time.sleep(pause)
-        except (AppError, LeaseLost, Stopped, Superseded):
-            if not in_doubt:
-                work.service.vault.destroy(draft.key_id, *draft.saved.files)
-                shards.discard(work.service, draft.shards)
-            raise
-
-
 def _publish(work: Work, draft: Draft, known_before: frozenset[str]) -> None:
     """The facts, all or none: guarded by the fencing number and by the ledger."""
     claimed = work.claimed
@@ -117,6 +90,12 @@ def _publish(work: Work, draft: Draft, known_before: frozenset[str]) -> None:
         purge = retention.retire(session, model, actor=actor)  # after that: an update spares its base
     if purge is not None:
         work.service.bell.ring(purge.id, purge.queue)
+
+
+def _discard(work: Work, draft: Draft) -> None:
+    """Destroy the bytes that no row names."""
+    work.service.vault.destroy(draft.key_id, *draft.saved.files)
+    shards.discard(work.service, draft.shards)
 
 
 def _result(

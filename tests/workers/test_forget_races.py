@@ -23,7 +23,7 @@ from tests.services.forgetting import (
 from tests.services.learning import claim, learn, run_next, statistics_of, submit
 from tests.workers.test_exact_heads import an_exact_model, digests, many, reference, sent
 from workers import forget as forgetting
-from workers import forget_entries, runner, update
+from workers import forget_entries, publishing, runner, update
 
 LABELS, X = many()
 HALVES = np.array_split(np.arange(32), 2)
@@ -56,7 +56,7 @@ def until_quiet(service):
     [
         ("computes", update, "learn"),
         ("saves", update, "_save"),
-        ("waits to publish", update, "_publish_patiently"),
+        ("waits to publish", publishing, "patiently"),
     ],
 )
 def test_an_update_that_the_approval_overtakes_is_done_again_without_the_rows(

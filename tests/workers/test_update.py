@@ -37,7 +37,7 @@ from tests.services.learning import (
     submit,
 )
 from workers import plan as plans
-from workers import runner, update
+from workers import publishing, runner, update
 
 
 def test_publishes_the_exact_means_of_new_classes(service, tenant, caller):
@@ -278,7 +278,7 @@ def away(*_, **__):
 
 
 def test_publishes_although_the_database_is_away_for_a_moment(service, tenant, caller, monkeypatch):
-    monkeypatch.setattr(update, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(publishing, "PAUSES", (0.0, 0.0))
     model = a_model(service, caller)
     submit(service, caller, model, [a_dataset(service, tenant.id, rows(ant=3, bee=3))])
     real, absences = jobs.finish, iter([True, True])
@@ -292,7 +292,7 @@ def test_publishes_although_the_database_is_away_for_a_moment(service, tenant, c
 
 
 def test_keeps_what_it_published_where_it_did_not_hear_of_the_commit(service, tenant, caller, monkeypatch):
-    monkeypatch.setattr(update, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(publishing, "PAUSES", (0.0, 0.0))
     model = a_model(service, caller)
     submit(service, caller, model, [a_dataset(service, tenant.id, rows(ant=3, bee=3))])
     real = update._publish
