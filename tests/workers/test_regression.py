@@ -9,9 +9,9 @@ from sqlalchemy import func, select
 
 from app.errors import UnsupportedTask, ValidationFailed
 from app.methods.parts.grid import quantise
+from app.schemas.models import GRID
 from app.services.memory import Memory
 from app.services.models import artifacts, snapshots
-from app.services.models.snapshots import GRID
 from app.services.predictions.predict import Ask, Predictor
 from app.services.predictions.turns import at_once
 from app.tables import VersionClass

@@ -18,17 +18,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import ids
-from app.db import clock
 from app.errors import ArtifactCorrupt, NotFound, Purged
 from app.service import Caller, Service
 from app.services import zips
-from app.services.callers import audit
 from app.services.certificates import recipes
 from app.services.certificates.recipes import UNUSED, Recipe, Use
 from app.services.datasets import shards
 from app.services.datasets.shards import Block
 from app.services.models import artifacts, models, versions
-from app.tables import Dataset, Export, FeatureMap
+from app.tables import Dataset, FeatureMap
 
 Array = NDArray[Any]
 TYPES: Mapping[str, type[np.generic]] = {
@@ -63,27 +61,10 @@ def export(
         width = session.get_one(FeatureMap, recipe.version.feature_map_id).width
     use = next(use for use in recipe.uses if use.dataset_id == dataset_id)
     table = _table(service, recipe, use, width)
-    export_id = ids.new()
     with service.db.begin() as session:
         recipe = _allowed(session, caller, dataset_id, model_id, number)
-        session.add(
-            Export(
-                id=export_id,
-                created_at=clock(session),
-                tenant_id=caller.tenant_id,
-                version_id=recipe.version.id,
-                dataset_id=dataset_id,
-                actor=caller.actor,
-                recipient=recipient,
-            )
-        )
-        audit.record(
-            session,
-            tenant_id=caller.tenant_id,
-            actor=caller.actor,
-            action="dataset.exported",
-            resources={"dataset": dataset_id, "version": recipe.version.id, "export": export_id},
-        )
+        taken = {"dataset": dataset_id, "version": recipe.version.id}
+        export_id = artifacts.register(session, caller, "dataset.exported", recipient, taken)
     name = f"{ids.encode('dst', dataset_id)}.{ids.encode('ver', recipe.version.id)}.npz"
     return artifacts.Taken(export_id, name, zips.stream(_members(service, recipe, use, table)))
 

@@ -26,7 +26,7 @@ from app.services.erasure import evidence, ledger, purges, rewrites, traces
 from app.services.erasure.batches import Batch, parts
 from app.services.forget import deleted
 from app.services.models import retention
-from app.services.models.snapshots import NETWORK
+from app.services.models.version_facts import NETWORK
 from app.tables import (
     Centroid,
     FeatureMap,

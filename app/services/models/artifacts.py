@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -20,7 +20,8 @@ from app.services import zips
 from app.services.callers import audit
 from app.services.erasure import ledger
 from app.services.models import models, snapshots, taint, versions
-from app.services.models.snapshots import NETWORK, Loaded
+from app.services.models.snapshots import Loaded
+from app.services.models.version_facts import NETWORK
 from app.tables import Centroid, Export, Model, Version, VersionClass
 
 
@@ -45,32 +46,45 @@ def export(service: Service, caller: Caller, model_id: UUID, number: int, recipi
     loaded = snapshots.load(service, version.id, centroids=False)
     tensors = _tensors(loaded)
     described = _describe(model, version, loaded).model_dump_json(indent=2).encode()
-    export_id = ids.new()
     with service.db.begin() as session:
         model = models.get(session, caller.tenant_id, model_id)
         version = versions.by_number(session, model, number)
         allow(session, caller, model, version)
-        session.add(
-            Export(
-                id=export_id,
-                created_at=clock(session),
-                tenant_id=model.tenant_id,
-                version_id=version.id,
-                dataset_id=None,
-                actor=caller.actor,
-                recipient=recipient,
-            )
-        )
-        audit.record(
-            session,
-            tenant_id=model.tenant_id,
-            actor=caller.actor,
-            action="version.exported",
-            resources={"model": model.id, "version": version.id, "export": export_id},
+        export_id = register(
+            session, caller, "version.exported", recipient, {"model": model.id, "version": version.id}
         )
     name = f"{ids.encode('mdl', model.id)}-{number}.zip"
     members = {"version.json": described, "version.safetensors": tensors}
     return Taken(export_id, name, zips.stream((name, zips.parts(raw)) for name, raw in members.items()))
+
+
+def register(
+    session: Session, caller: Caller, action: str, recipient: str | None, resources: Mapping[str, UUID]
+) -> UUID:
+    """Note who takes what, in the register of exports and in the audit chain; gives the export's id.
+
+    `resources`: the `version`, and the `dataset` where its rows are taken.
+    """
+    export_id = ids.new()
+    session.add(
+        Export(
+            id=export_id,
+            created_at=clock(session),
+            tenant_id=caller.tenant_id,
+            version_id=resources["version"],
+            dataset_id=resources.get("dataset"),
+            actor=caller.actor,
+            recipient=recipient,
+        )
+    )
+    audit.record(
+        session,
+        tenant_id=caller.tenant_id,
+        actor=caller.actor,
+        action=action,
+        resources={**resources, "export": export_id},
+    )
+    return export_id
 
 
 def allow(session: Session, caller: Caller, model: Model, version: Version) -> None:

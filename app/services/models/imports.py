@@ -36,6 +36,7 @@ from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.grid import LIMIT, unit
 from app.schemas.artifacts import HeadSpec
 from app.schemas.faults import in_words
+from app.schemas.models import GRID
 from app.schemas.versions import VersionRead
 from app.service import Caller, Service
 from app.services import jobs
@@ -44,7 +45,6 @@ from app.services.datasets import features
 from app.services.erasure import ledger
 from app.services.models import classes, heads, models, publish, snapshots, versions
 from app.services.models.publish import Draft
-from app.services.models.snapshots import GRID
 from app.tables import Model, Version
 from app.vault import new_key
 

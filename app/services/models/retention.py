@@ -27,7 +27,7 @@ from app.services.datasets import features
 from app.services.erasure.purges import files_of
 from app.services.jobs.rows import DONE, State
 from app.services.models import coverage, versions
-from app.services.models.snapshots import NETWORK
+from app.services.models.version_facts import NETWORK
 from app.tables import Alias, Centroid, FeatureMap, Job, Model, Version, VersionClass
 from app.vault import new_key
 

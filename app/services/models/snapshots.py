@@ -13,35 +13,27 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 from uuid import UUID
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as dump_arrays
 from safetensors.torch import load as parse
 from safetensors.torch import save as dump
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from app import ids
-from app.errors import ArtifactCorrupt, NotFound, Purged, VersionNotReady
+from app.errors import ArtifactCorrupt
 from app.methods.base import Centroid, Head, Snapshot
-from app.methods.networks.spec import InputSpec, NetworkSpec
 from app.methods.parts.digest import class_map_digest
-from app.methods.parts.grid import Grid
 from app.methods.parts.statistics import Statistics, from_arrays
 from app.service import Service
-from app.services.models import heads
+from app.services.models import version_facts
+from app.services.models.version_facts import NETWORK, Facts
 from app.tables import Centroid as CentroidRow
-from app.tables import FeatureMap, Model, ModelClass, Upload, Version, VersionClass
+from app.tables import Version
 from app.vault import KeyObject
-
-NETWORK = "network."
-GRID: TypeAdapter[Grid] = TypeAdapter(Grid)
 
 
 @dataclass(frozen=True)
@@ -66,24 +58,6 @@ class Loaded:
     class_ids: tuple[UUID, ...]  # in the order of `snapshot.classes`
     class_map_digest: str
     key: KeyObject  # of the version
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What the rows say of a version at one moment."""
-
-    version_id: UUID
-    state: str
-    file: tuple[UUID, UUID]  # file and key
-    statistics_file: UUID | None  # under the same key; None where nobody asked for it, or there is none
-    network_file: tuple[UUID, UUID] | None  # None for `identity`
-    network_prefix: str  # of the network's tensors in that file
-    input: InputSpec
-    grid: Grid
-    network: NetworkSpec
-    settings: heads.Settings
-    classes: tuple[tuple[str, UUID], ...]  # name and id, by the bytes of the name
-    centroids: tuple[tuple[str, CentroidRow], ...]
 
 
 def save(service: Service, snapshot: Snapshot, *, trained_network: bool, key: KeyObject) -> Saved:
@@ -139,18 +113,18 @@ def load(service: Service, version_id: UUID, *, centroids: bool = True, statisti
     An erasure running beside may take a file away after its row was read: the row is then read again, and
     only what it names now decides. Owns its (read) transactions.
     """
-    facts = _read(service, version_id, centroids, statistics)
+    facts = version_facts.read(service, version_id, centroids, statistics)
     while True:
         try:
             return _open(service, facts)
         except ArtifactCorrupt:
-            now = _read(service, version_id, centroids, statistics)
-            if _names(now) == _names(facts):
+            now = version_facts.read(service, version_id, centroids, statistics)
+            if now.names() == facts.names():
                 raise
             facts = now
 
 
-def _open(service: Service, facts: _Facts) -> Loaded:
+def _open(service: Service, facts: Facts) -> Loaded:
     keys: dict[UUID, KeyObject] = {}
 
     def key(id: UUID) -> KeyObject:
@@ -193,7 +167,7 @@ def network_of(service: Service, version_id: UUID) -> Mapping[str, torch.Tensor]
     """The network of a version's feature map, whatever became of its head; none of `identity`. Raises
     `ArtifactCorrupt`."""
     with service.db.read() as session:
-        file, prefix = _network_source(session, session.get_one(Version, version_id))
+        file, prefix = version_facts.network_source(session, session.get_one(Version, version_id))
     if file is None:
         return {}
     file_id, key_id = file
@@ -249,71 +223,3 @@ def _statistics(raw: bytes, key: KeyObject) -> Statistics:
 def _centroid(service: Service, row: CentroidRow, key: KeyObject) -> Centroid:
     raw = service.vault.open_value(row.ciphertext, key, row.id)
     return Centroid(np.frombuffer(raw, "<i8").astype(np.int64), row.count)
-
-
-def _names(facts: _Facts) -> tuple[Any, ...]:
-    """The files and keys that the rows name: where these are the same, reading again helps nothing."""
-    rows = tuple((row.id, row.key_id) for _, row in facts.centroids)
-    return (facts.state, facts.file, facts.statistics_file, facts.network_file, facts.classes, rows)
-
-
-def _read(service: Service, version_id: UUID, centroids: bool, statistics: bool) -> _Facts:
-    with service.db.read() as session:
-        version = session.get(Version, version_id)
-        if version is None:
-            raise NotFound("there is no such version")
-        if version.state == "purged":
-            raise Purged(f"version {version.number} was destroyed")
-        if version.state != "ready":
-            raise VersionNotReady(f"version {version.number} is {version.state}")
-        model = session.get_one(Model, version.model_id)
-        classes, rows = _class_map(session, version_id, centroids)
-        network_file, prefix = _network_source(session, version)
-        return _Facts(
-            version_id=version_id,
-            state=version.state,
-            file=(version.file_id, version.key_id),
-            statistics_file=version.statistics_file_id if statistics else None,
-            network_file=network_file,
-            network_prefix=prefix,
-            input=InputSpec.model_validate(model.input),
-            grid=GRID.validate_python(model.grid),
-            network=NetworkSpec.model_validate(model.network),
-            settings=heads.of_model(model),
-            classes=classes,
-            centroids=rows,
-        )
-
-
-def _class_map(
-    session: Session, version_id: UUID, centroids: bool
-) -> tuple[tuple[tuple[str, UUID], ...], tuple[tuple[str, CentroidRow], ...]]:
-    entries = session.execute(
-        select(ModelClass.name, ModelClass.id, VersionClass.centroid_id)
-        .join(VersionClass, VersionClass.class_id == ModelClass.id)
-        .where(VersionClass.version_id == version_id)
-    ).all()
-    entries = sorted(entries, key=lambda entry: entry[0].encode())
-    classes = tuple((name, id) for name, id, _ in entries)
-    if not centroids:
-        return classes, ()
-    rows = session.scalars(
-        select(CentroidRow)
-        .join(VersionClass, VersionClass.centroid_id == CentroidRow.id)
-        .where(VersionClass.version_id == version_id)
-    )
-    by_id = {row.id: row for row in rows}
-    return classes, tuple((name, by_id[at]) for name, _, at in entries if at in by_id)
-
-
-def _network_source(session: Session, version: Version) -> tuple[tuple[UUID, UUID] | None, str]:
-    """File and key that hold the network of a version's feature map, and the prefix of its tensors there."""
-    kind, _, rest = session.get_one(FeatureMap, version.feature_map_id).source.partition(":")
-    if kind == "identity":
-        return None, ""
-    id = UUID(hex=rest.partition(":")[0])
-    if kind == "upload":
-        upload = session.get_one(Upload, id)
-        return (upload.file_id, upload.key_id), ""
-    trained = session.get_one(Version, id)
-    return (trained.file_id, trained.key_id), NETWORK
