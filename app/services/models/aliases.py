@@ -1,4 +1,4 @@
-"""Aliases: movable names for versions, their history, and what was live when."""
+"""Aliases: movable names for versions, and which version each may name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import ids
@@ -27,9 +27,9 @@ from app.schemas.updates import AliasName
 from app.service import Caller, Service
 from app.services.callers import audit
 from app.services.erasure import ledger
-from app.services.models import models, taint, versions
+from app.services.models import alias_history, models, taint, versions
 from app.services.models.models import Check
-from app.tables import Alias, AliasMove, Model, Version
+from app.tables import Alias, Model, Version
 
 if TYPE_CHECKING:
     from app.services.callers.idempotency import Once
@@ -59,7 +59,9 @@ def moves(
     """The history of an alias, newest first; with `at` only what was in force then."""
     with service.db.read() as session:
         id = models.get(session, tenant_id, model_id).id
-        return history(session, id, name) if at is None else [as_of(session, id, name, at)]
+        if at is None:
+            return alias_history.of(session, id, name)
+        return [alias_history.as_of(session, id, name, at)]
 
 
 def of_model(session: Session, model_id: UUID) -> list[AliasRead]:
@@ -106,7 +108,7 @@ def remove(service: Service, caller: Caller, model_id: UUID, name: str, check: C
         check(row.revision)
         _may(caller, row, None)
         session.delete(row)
-        _history(session, model, name, None, "removed", caller.actor)
+        alias_history.write(session, model, name, None, "removed", caller.actor)
         _record(session, model, name, "alias.removed", caller.actor)
         touch(session)
 
@@ -131,8 +133,8 @@ def rollback(
             raise NotFound(f"there is no alias {name!r}")
         check(row.revision)
         _may(caller, row, None)
-        version = _before(session, row)
-        if version.state != "ready":
+        version = alias_history.before(session, row)
+        if version.state != "ready" and versions.replacement(session, version) is None:
             raise _no_way_back(session, model, row, version)
         allow(session, model, version)
         moved = move(session, model, name, version, reason=reason, actor=caller.actor)
@@ -142,30 +144,6 @@ def rollback(
             etag = {"ETag": f'"{answer.revision}"'}
             once.finish(session, status=200, body=body, headers=etag, resource_id=moved.id)
         return answer
-
-
-def history(session: Session, model_id: UUID, name: str) -> list[AliasMoveRead]:
-    """Every move of an alias, newest first; also of one that was removed."""
-    rows = session.execute(
-        select(AliasMove, Version.number)
-        .outerjoin(Version, Version.id == AliasMove.version_id)
-        .where(AliasMove.model_id == model_id, AliasMove.name == name)
-        .order_by(AliasMove.created_at.desc(), AliasMove.id.desc())
-    )
-    found = [AliasMoveRead.of(move, number) for move, number in rows]
-    if not found:
-        raise NotFound(f"there never was an alias {name!r}")
-    return found
-
-
-def as_of(session: Session, model_id: UUID, name: str, at: datetime) -> AliasMoveRead:
-    """The move that was in force at an instant; raises `NotFound` where the alias named nothing then."""
-    for move in history(session, model_id, name):
-        if move.created_at <= at:
-            if move.version is None:
-                break
-            return move
-    raise NotFound(f"alias {name!r} named no version at {at.isoformat()}")
 
 
 def move(session: Session, model: Model, name: str, version: Version, *, reason: str, actor: str) -> Alias:
@@ -179,14 +157,14 @@ def move(session: Session, model: Model, name: str, version: Version, *, reason:
             name=name,
             version_id=version.id,
             protected=False,
-            revision=1 + _moves(session, model.id, name),
+            revision=1 + alias_history.count(session, model.id, name),
             created_at=clock(session),
         )
         session.add(row)
     else:
         row.version_id, row.revision = version.id, row.revision + 1
     session.flush()
-    _history(session, model, name, version.id, reason, actor)
+    alias_history.write(session, model, name, version.id, reason, actor)
     _record(session, model, name, "alias.moved", actor)
     touch(session)
     return row
@@ -196,7 +174,7 @@ def suspend(session: Session, model: Model, row: Alias, *, reason: str, actor: s
     """Take an alias away of which no version may answer; its history says why."""
     session.delete(row)
     session.flush()
-    _history(session, model, row.name, None, reason, actor)
+    alias_history.write(session, model, row.name, None, reason, actor)
     _record(session, model, row.name, "alias.suspended", actor)
     touch(session)
 
@@ -255,19 +233,6 @@ def _may(caller: Caller, row: Alias | None, protected: bool | None, pointer: str
         raise Forbidden("protecting an alias needs scope promote")
 
 
-def _before(session: Session, row: Alias) -> Version:
-    """The version that the alias named before the present one."""
-    moves = session.scalars(
-        select(AliasMove.version_id)
-        .where(AliasMove.model_id == row.model_id, AliasMove.name == row.name)
-        .order_by(AliasMove.created_at.desc(), AliasMove.id.desc())
-    )
-    for version_id in moves:
-        if version_id not in (None, row.version_id):
-            return session.get_one(Version, version_id)
-    raise VersionNotReady(f"alias {row.name!r} never named another version")
-
-
 def _no_way_back(session: Session, model: Model, row: Alias, version: Version) -> VersionNotReady:
     """The refusal to go back to a version that is retired or purged, with those that the alias may name."""
     others = session.scalars(
@@ -282,29 +247,6 @@ def _no_way_back(session: Session, model: Model, row: Alias, version: Version) -
         f"alias {row.name!r} named version {version.number} before, which is {version.state}: "
         f"what it stored was destroyed; {choose}",
         related=[versions.path(model.id, one.number) for one in possible],
-    )
-
-
-def _moves(session: Session, model_id: UUID, name: str) -> int:
-    """How often the alias moved, also before it was removed: no tag ever names two states of it."""
-    counted = select(func.count()).select_from(AliasMove).filter_by(model_id=model_id, name=name)
-    return session.scalar(counted) or 0
-
-
-def _history(
-    session: Session, model: Model, name: str, version_id: UUID | None, reason: str, actor: str
-) -> None:
-    session.add(
-        AliasMove(
-            id=ids.new(),
-            tenant_id=model.tenant_id,
-            model_id=model.id,
-            name=name,
-            version_id=version_id,
-            reason=reason,
-            actor=actor,
-            created_at=clock(session),
-        )
     )
 
 
