@@ -20,8 +20,9 @@ from typing import Any
 
 import httpx
 
+from app.events import follow
 from app.webhooks import BadSignature, verify_webhook
-from app.wire import Event, Json, Problem, Unreachable, document, media_type, parse, pause
+from app.wire import Event, Json, Problem, Unreachable, document, media_type, pause
 
 __all__ = [
     "ADDRESS_FILE",
@@ -275,30 +276,7 @@ class Client:
 
     def events(self, job: str, timeout: float | None = None) -> Iterator[Event]:
         """The job's events until it is done; a broken stream is taken up where it ended."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        last = ""
-        failures = 0
-        while True:
-            headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
-            left = 60.0 if deadline is None else max(0.1, min(60.0, deadline - time.monotonic()))
-            path = f"/v1/jobs/{job}/events"
-            try:
-                with self._http.stream("GET", path, headers=headers, timeout=left) as stream:
-                    if stream.is_error:
-                        stream.read()
-                        raise Problem(stream.status_code, document(stream))
-                    for event in parse(stream.iter_lines()):
-                        last, failures = event.sequence or last, 0
-                        yield event
-                        if event.name == "done":
-                            return
-            except httpx.TransportError as error:
-                failures += 1
-                if failures == self._attempts:
-                    raise Unreachable(f"the events of {job} broke off: {error}") from error
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(f"{job} is not done after {timeout:g} seconds")
-            self._sleep(pause(failures or 1, None))
+        return follow(self._http, job, timeout, self._attempts, self._sleep)
 
 
 def _asked(targets: Targets, scope: str, fields: Mapping[str, Any]) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,17 +71,3 @@ def document(answer: httpx.Response) -> Json:
     except json.JSONDecodeError:
         return {"detail": answer.reason_phrase}
     return document if isinstance(document, dict) else {"detail": str(document)}
-
-
-def parse(lines: Iterator[str]) -> Iterator[Event]:
-    """Server-sent events from lines; comments (the ping) carry nothing."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if not line:
-            if "data" in fields:
-                yield Event(fields.get("id", ""), fields.get("event", "message"), json.loads(fields["data"]))
-            fields = {}
-        elif not line.startswith(":"):
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            fields[name] = f"{fields[name]}\n{value}" if name == "data" and "data" in fields else value
