@@ -40,20 +40,19 @@ def purge(service: Service, tenant_id: UUID, tell: Tell) -> Sequence[UUID]:
         doomed = superseded.find(session, batch)
     if batch.entries:
         superseded.destroy(service, doomed, batch, _part(tell, 0.0, 0.4))
-        _forget_deleted(service, [one.version.id for some in doomed.values() for one in some])
+        _leave_behind(service, [one.version.id for versions in doomed.values() for one in versions])
         traces.destroy_checkpoints(service, batch.everywhere(), doomed, min(batch.entries))
         _destroy_rows(service, batch, _part(tell, 0.4, 0.8))
         orphans.remove_orphans(service, UNNAMED_SECONDS)
         _close(service, batch, _part(tell, 0.8, 1.0))
-        _leave_behind(service, [one.version.id for versions in doomed.values() for one in versions])
     traces.tidy(service)
     return batch.requests(batch.entries)
 
 
-def _forget_deleted(service: Service, versions: Sequence[UUID]) -> None:
-    """Remove who the rows of deleted datasets were about, where only these versions had used them."""
-    if versions:
-        for dataset_id in purges.left_behind(service, versions):
+def _leave_behind(service: Service, versions: Sequence[UUID]) -> None:
+    """Remove what was kept of deleted datasets for versions of which these were the last."""
+    for part in batches.parts(versions):
+        for dataset_id in purges.left_behind(service, part):
             purges.remove_samples(service, dataset_id)
 
 
@@ -76,13 +75,6 @@ def _destroy_rows(service: Service, batch: Batch, tell: Tell) -> None:
     for dataset_id in _sent_to_be_forgotten(service, batch):
         purges.purge_dataset(service, dataset_id, tell)
         purges.remove_samples(service, dataset_id)
-
-
-def _leave_behind(service: Service, versions: Sequence[UUID]) -> None:
-    """Remove what was kept of deleted datasets for versions of which these were the last."""
-    for part in batches.parts(versions):
-        for dataset_id in purges.left_behind(service, part):
-            purges.remove_samples(service, dataset_id)
 
 
 def _sent_to_be_forgotten(service: Service, batch: Batch) -> list[UUID]:
