@@ -1,14 +1,17 @@
 """How far an erasure reaches: rows of a class located late, deleted models, updates that still compute."""
 
 import json
+import sqlite3
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app import ids
 from app.errors import ArtifactCorrupt
 from app.services import jobs
+from app.services.callers.access import digest
 from app.services.erasure import ledger
 from app.services.jobs import Signal
 from app.services.models import models
@@ -199,3 +202,26 @@ def test_an_update_of_rows_that_nobody_erases_goes_on(service, tenant, caller):
     asked = ask(service, caller, ["ada"])
     assert jobs.look(service, running) is Signal.CONTINUE
     assert now(service, caller, asked).state == "purging"
+
+
+def test_nothing_is_signed_while_a_reader_keeps_what_was_erased_in_the_journal(service, tenant, caller):
+    a_dataset_of(service, tenant.id, rows(ant=3, bee=3), PERSONS)
+    asked = ask(service, caller, ["ada"])
+    journal = Path(f"{service.db.engine.url.database}-wal")
+    event.listen(service.db.engine, "checkout", lambda raw, *_: raw.execute("PRAGMA busy_timeout=50"))
+    reader = sqlite3.connect(service.db.engine.url.database, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM sample_subjects").fetchone()
+
+    purge = run_next(service)
+    assert (purge.state, purge.attempt) == ("queued", 0)
+    assert now(service, caller, asked).state == "purging"
+    digest_of = digest(service, tenant.id, "ada").encode()
+    assert digest_of in journal.read_bytes()
+
+    reader.close()
+    with service.db.begin() as session:
+        session.get_one(Job, purge.id).not_before = purge.created_at
+    assert run_next(service).state == "succeeded"
+    assert now(service, caller, asked).state == "completed"
+    assert digest_of not in journal.read_bytes()

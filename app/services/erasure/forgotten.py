@@ -44,8 +44,8 @@ def purge(service: Service, tenant_id: UUID, tell: Tell) -> Sequence[UUID]:
         traces.destroy_checkpoints(service, batch.everywhere(), doomed, min(batch.entries))
         _destroy_rows(service, batch, _part(tell, 0.4, 0.8))
         orphans.remove_orphans(service, UNNAMED_SECONDS)
+        traces.tidy(service)  # nothing is signed before that
         _close(service, batch, _part(tell, 0.8, 1.0))
-    traces.tidy(service)
     return batch.requests(batch.entries)
 
 

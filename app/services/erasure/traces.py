@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from app.errors import NotReady
 from app.service import Service
 from app.services.erasure.batches import parts
 from app.tables import (
@@ -97,14 +98,17 @@ def destroy_checkpoints(
 def tidy(service: Service) -> None:
     """Leave nothing of what was erased in the journal of SQLite, or in the folder of messages that were read.
 
-    PostgreSQL keeps old rows and its log a while: no row content is in the database in the clear.
+    Raises `NotReady` while a reader keeps the journal. PostgreSQL keeps old rows and its log a while: no row
+    content is in the database in the clear.
     """
     if service.db.engine.dialect.name == "sqlite":
         connection = service.db.engine.raw_connection()
         try:
-            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy, *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
             connection.close()
+        if busy:
+            raise NotReady("a reader keeps the journal of the database: it holds what was erased")
     if not service.settings.broker.url:
         for path in (service.settings.data_dir / "broker" / "processed").glob("*"):
             path.unlink(missing_ok=True)
