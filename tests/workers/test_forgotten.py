@@ -300,7 +300,7 @@ def test_a_purge_that_is_killed_anywhere_is_finished_by_the_next(
         (type(service.vault), "destroy"),
         (superseded, "_close"),
         (forgotten, "_destroy_rows"),
-        (certificates, "issue"),
+        (certificates, "issue_all"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, step, lambda *_: (_ for _ in ()).throw(Killed))
