@@ -17,7 +17,7 @@ from app.services.jobs import Signal
 from app.services.models import models
 from app.tables import Certificate, Job, ModelClass, Version, VersionDataset
 from tests.services.asking import a_dataset_of, ask, now, row
-from tests.services.learning import a_model, job, learn, rows, run_next, submit
+from tests.services.learning import a_model, claim, job, learn, rows, run_next, submit
 from workers import forget, runner
 
 PERSONS = [["ada"], ["ben"], ["cyd"], ["dan"], ["eve"], ["fay"]]
@@ -174,7 +174,7 @@ def test_an_update_that_reads_the_rows_is_stopped_before_the_certificate_is_sign
             bee = session.scalars(select(ModelClass.id).filter_by(model_id=known.id, name="bee")).one()
         target = ids.encode("cls", bee)
     submit(service, caller, fresh, [data], "analytic")
-    running = jobs.claim(service, ["cpu"], "test")
+    running = claim(service, "cpu")
     asked = ask(service, caller, [target], scope=scope)
     if scope == "class":
         assert run_next(service).lane == known.id
@@ -198,7 +198,7 @@ def test_an_update_of_rows_that_nobody_erases_goes_on(service, tenant, caller):
     a_dataset_of(service, tenant.id, rows(ant=3, bee=3), PERSONS)
     other = a_dataset_of(service, tenant.id, rows(ant=3, bee=3), [["gil"]])
     submit(service, caller, a_model(service, caller), [other], "analytic")
-    running = jobs.claim(service, ["cpu"], "test")
+    running = claim(service, "cpu")
     asked = ask(service, caller, ["ada"])
     assert jobs.look(service, running) is Signal.CONTINUE
     assert now(service, caller, asked).state == "purging"

@@ -30,6 +30,7 @@ from app.tables import (
 from tests.services.asking import ask
 from tests.services.learning import a_dataset, a_model, learn, rows, run_next, submit
 from tests.services.sent import send
+from workers import learn as learning
 from workers import update
 
 
@@ -216,7 +217,7 @@ def _grid(service):
 
 def deleted_while_it_computes(service, caller, dataset, monkeypatch, then=lambda: None):
     """Run an update of the dataset, which is deleted and purged meanwhile; gives the update's job."""
-    model, learned = a_model(service, caller), update.learn
+    model, learned = a_model(service, caller), learning.learn
     submit(service, caller, model, [dataset])
 
     def overtaken(*args):

@@ -93,7 +93,7 @@ def test_many_are_issued_in_as_many_statements_as_two(service, done, tenant):
     counted, bodies = [], []
 
     for some in (requests[:2], requests[2:]):
-        statements = []
+        statements: list[str] = []
 
         def note(*args, statements=statements):
             statements.append(args[2])
