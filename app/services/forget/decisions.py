@@ -16,7 +16,7 @@ from app.service import Caller, Service
 from app.services.callers.idempotency import Once
 from app.services.datasets import sent_again
 from app.services.erasure import entries
-from app.services.forget import approve, due, lacking, reads, rights, states, targets
+from app.services.forget import approve, due, joins, lacking, reads, rights, states, targets
 from app.services.forget.submit import ring
 from app.services.jobs.ends import cancel_row
 from app.services.jobs.rows import State
@@ -34,7 +34,9 @@ def approve_request(service: Service, caller: Caller, request_id: UUID, once: On
             raise ApprovalRequired(
                 "who made a request does not approve it: another key with forget:approve must"
             )
-        return approve.carry_out(service, session, request, caller.actor)
+        queued = approve.carry_out(service, session, request, caller.actor)
+        joins.hurry(session, request, clock(session))
+        return queued
 
     return _decide(service, caller, request_id, once, act, status=202)
 
@@ -165,6 +167,7 @@ def retry(service: Service, caller: Caller, request_id: UUID, body: Retry, once:
                         retry_of=item.job_id,
                     )
                 )
+        joins.hurry(session, request, clock(session))
         states.recompute(session, request)
         states.tell(session, request, "forget.retried", caller.actor)
         return queued
@@ -181,7 +184,9 @@ def let_go(service: Service, session: Session, request: ForgetRequest, actor: st
     if request.sequence is None:
         return []
     models = [item.resource_id for item in _models(session, request.id) if item.state == "locating"]
-    return approve.start(session, request, models, service.settings, actor=actor)
+    queued = approve.start(session, request, models, service.settings, actor=actor)
+    joins.hurry(session, request, clock(session))
+    return queued
 
 
 def own(session: Session, tenant_id: UUID, request_id: UUID) -> ForgetRequest:

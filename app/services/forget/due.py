@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import calendar
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Literal
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
 from app.services.jobs.rows import Urgency
+from app.tables import ForgetRequest, Job
 
 Regulation = Literal["gdpr", "ccpa"]
 
@@ -39,6 +45,20 @@ def urgency(due_at: datetime, now: datetime) -> int:
     """The urgency of a job that a request waits for: 0, and less (claimed earlier) as its day comes near."""
     left = due_at - now
     return Urgency.ERASURE - next((more for limit, more in NEAR if left <= limit), 0)
+
+
+def nearest(session: Session, request_ids: Collection[UUID]) -> datetime | None:
+    """When the first of these requests, and of those that joined them, is due; `None`: none is asked for."""
+    either = or_(ForgetRequest.id.in_(request_ids), ForgetRequest.duplicate_of.in_(request_ids))
+    asked = either & ForgetRequest.state.not_in(("cancelled", "rejected"))
+    return session.scalar(select(func.min(ForgetRequest.due_at)).where(asked))
+
+
+def bring_forward(job: Job, due_at: datetime, now: datetime) -> None:
+    """Make a job that waits keep a due date; it is never put off."""
+    job.urgency = min(job.urgency, urgency(due_at, now))
+    job.not_before = min(job.not_before, max(now, due_at))
+    job.deadline_at = min(job.deadline_at or due_at, due_at)
 
 
 def days_left(due_at: datetime, now: datetime) -> int:

@@ -1,14 +1,17 @@
-"""Which open request a new one for the same joins."""
+"""Which open request a new one for the same joins, and what its due date then changes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.services.forget import approve, states
-from app.tables import ErasedRow, ForgetRequest, ForgetTarget
+from app.db import touch
+from app.services.forget import approve, due, states
+from app.services.jobs.rows import State
+from app.tables import ErasedRow, ForgetItem, ForgetRequest, ForgetTarget, Job
 
 
 def find(session: Session, request: ForgetRequest, targets: Sequence[str]) -> ForgetRequest | None:
@@ -36,6 +39,23 @@ def find(session: Session, request: ForgetRequest, targets: Sequence[str]) -> Fo
         if held and _is_same(session, held[0], request, targets):
             return held[0]
     return None
+
+
+def hurry(session: Session, request: ForgetRequest, now: datetime) -> None:
+    """Let the jobs that an approved request waits for keep the due dates of those that joined it too.
+
+    A job that somebody holds is being claimed: nothing has to hurry it.
+    """
+    session.flush()
+    due_at = due.nearest(session, [request.id])
+    if due_at is None or due_at >= request.due_at:
+        return
+    mine = select(ForgetItem.job_id).where(ForgetItem.request_id == request.id, ForgetItem.kind == "model")
+    waiting = select(Job).where(Job.id.in_(mine), Job.state == State.QUEUED).order_by(Job.id)
+    held = waiting.with_for_update(skip_locked=True).execution_options(populate_existing=True)
+    for job in session.scalars(held):
+        due.bring_forward(job, due_at, now)
+    touch(session)  # a tainted version may serve for a shorter time
 
 
 def _is_same(session: Session, one: ForgetRequest, new: ForgetRequest, targets: Sequence[str]) -> bool:

@@ -106,10 +106,15 @@ def _join(
     request.evidence = {**joined.evidence, "persons": request.persons}
     session.flush()
     if joined.state == "awaiting-approval":
-        return approve.carry_out(service, session, joined, caller.actor) if automatic else []
+        if not automatic:
+            return []
+        queued = approve.carry_out(service, session, joined, caller.actor)
+        joins.hurry(session, joined, request.created_at)
+        return queued
     request.sequence, request.decider = joined.sequence, joined.decider
     states.move(request, joined.state, request.created_at)
     states.tell(session, request, "forget.approved", caller.actor)
+    joins.hurry(session, joined, request.created_at)
     if joined.state != "purging":
         return []
     purge = states.queue_purge(session, request.tenant_id)  # the one that runs has begun without it
@@ -177,4 +182,4 @@ def _targets(request: ForgetRequest, named: targets.Named) -> Iterable[dict[str,
 def _insert(session: Session, table: Any, values: Iterable[dict[str, Any]]) -> None:
     rows = list(values)
     for at in range(0, len(rows), AT_ONCE):
-        session.execute(insert(table), rows[at : at + AT_ONCE])
+        session.connection().execute(insert(table), rows[at : at + AT_ONCE])

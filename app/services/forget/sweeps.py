@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -45,13 +45,20 @@ def commit_ledger_objects(service: Service) -> int:
 
 
 def keep_dates(service: Service) -> int:
-    """Make queued forget jobs as urgent as their nearest due date wants; returns how many changed."""
+    """Make queued forget jobs as urgent as their nearest due date wants, of requests and of those that joined
+    them; returns how many changed."""
     with service.db.begin() as session:
         now = clock(session)
         waiting = session.execute(
             select(Job.id, Job.urgency, func.min(ForgetRequest.due_at))
             .join(ForgetItem, ForgetItem.job_id == Job.id)
-            .join(ForgetRequest, ForgetRequest.id == ForgetItem.request_id)
+            .join(
+                ForgetRequest,
+                or_(
+                    ForgetRequest.id == ForgetItem.request_id,
+                    ForgetRequest.duplicate_of == ForgetItem.request_id,
+                ),
+            )
             .where(Job.kind == "forget", Job.state == State.QUEUED, ForgetRequest.state.not_in(states.ENDED))
             .group_by(Job.id, Job.urgency)
         ).all()

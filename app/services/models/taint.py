@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.errors import Fault, VersionTainted
 from app.services.erasure import ledger
+from app.services.forget import due
 from app.services.models import versions
 from app.tables import ForgetRequest, LedgerEntry, Model, Version
 
@@ -70,9 +71,9 @@ def serving(session: Session, model: Model, version: Version, *, by_alias: bool)
         return Served(version)
     policy = model.on_taint
     if policy == "serve-until-replaced":
-        due = _due(session, entries)
-        if due is None or due > clock(session):
-            return Served(version, due)
+        due_at = _due(session, entries)
+        if due_at is None or due_at > clock(session):
+            return Served(version, due_at)
         policy = "fall-back"
     older = _older(session, version) if policy == "fall-back" else None
     if older is not None and by_alias:
@@ -94,13 +95,14 @@ def _older(session: Session, version: Version) -> Version | None:
 
 
 def _due(session: Session, entries: set[int]) -> datetime | None:
-    """When the first of the requests behind these entries is due; a legal hold suspends that."""
+    """When the first of the requests behind these entries is due, or of those that joined them; a legal hold
+    suspends that."""
     rows = session.execute(
-        select(ForgetRequest.due_at, ForgetRequest.hold)
+        select(ForgetRequest.id, ForgetRequest.hold)
         .join(LedgerEntry, LedgerEntry.request_id == ForgetRequest.id)
         .where(LedgerEntry.sequence.in_(entries))
-    )
-    return min((due for due, hold in rows if hold is None), default=None)
+    ).all()
+    return due.nearest(session, [id for id, hold in rows if hold is None])
 
 
 def seconds_left(session: Session, served: Served) -> timedelta | None:
