@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -19,14 +19,14 @@ from app.services.forget import ways
 from app.services.forget.ways import Way
 from app.services.jobs import ClaimedJob
 from app.services.models import coverage, models, versions
-from app.tables import Dataset, Job, Model, Version, VersionClass, VersionDataset
+from app.tables import Dataset, Job, Model, Version
+from workers import forget_reach as reach
 from workers import forget_rows, forget_sent
 from workers.forget_entries import Entries, Gone, united
+from workers.forget_reach import Edges
 from workers.forget_rows import Forgotten
 from workers.forget_sent import Offer
 from workers.plan import Use
-
-Edges = tuple[VersionDataset, ...]
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def make(service: Service, claimed: ClaimedJob, entries: Entries, tell: Callable
     shut = frozenset(UUID(hex=id) for id in claimed.request.get("rebuild", ()))
     with service.db.read() as session:
         model = models.get(session, claimed.tenant_id, claimed.model_id)
-        found = _affected(session, model, gone, lost, shut)
+        found = reach.affected(session, model, gone, lost, shut)
         used: dict[UUID, list[Gone]] = {}
         for version, edges in found:
-            used.setdefault(version.feature_map_id, []).append(_used(edges, gone, "train"))
+            used.setdefault(version.feature_map_id, []).append(reach.used(edges, gone, "train"))
     forgotten = {
         map_id: forget_rows.read(service, map_id, united(parts), gone, tell) for map_id, parts in used.items()
     }
@@ -108,7 +108,7 @@ class _Planner:
         silent = united([stored.measured(), stored.unlabelled(regression=regression), stored.silent])
         learned = {
             id: rows
-            for id, positions in _used(edges, self.gone, "train").items()
+            for id, positions in reach.used(edges, self.gone, "train").items()
             if (rows := positions - silent.get(id, frozenset()))
         }
         lost = self._lost(version)
@@ -130,7 +130,7 @@ class _Planner:
             trainer = trainer or self._shut_trainer(version)
         uses, below = self._uses(version, edges, silent), ()
         if way.kind == "retrain" and trainer is not None:
-            below = self._uses(trainer, _edges(self.session, trainer.id), silent)["own"]
+            below = self._uses(trainer, reach.edges_of(self.session, trainer.id), silent)["own"]
         return Task(
             old=version,
             way=self._possible(way, uses, learned),
@@ -205,8 +205,8 @@ class _Planner:
 
     def _requests(self, version: Version, edges: Edges) -> frozenset[UUID]:
         """The requests whose rows it used in any role, or whose classes it knows."""
-        known = _classes_of(self.session, version.id)
-        used = united(_used(edges, self.gone, role) for role in {edge.role for edge in edges})
+        known = reach.classes_of(self.session, version.id)
+        used = united(reach.used(edges, self.gone, role) for role in {edge.role for edge in edges})
         by_rows = {
             self.entries.request_of[sequence]
             for sequence, rows in self.entries.rows.items()
@@ -220,7 +220,7 @@ class _Planner:
         return frozenset(by_rows | by_classes)
 
     def _lost(self, version: Version) -> frozenset[str]:
-        known = _classes_of(self.session, version.id)
+        known = reach.classes_of(self.session, version.id)
         return frozenset(name for id, name in self.lost.items() if id in known)
 
 
@@ -231,52 +231,6 @@ def opens(service: Service, file_id: UUID, key_id: UUID) -> bool:
     except ArtifactCorrupt:
         return False
     return True
-
-
-def _affected(
-    session: Session, model: Model, gone: Gone, lost: Mapping[UUID, str], shut: frozenset[UUID]
-) -> list[tuple[Version, Edges]]:
-    """Usable versions that know a row or class that goes, or do not open, oldest first, and before each the
-    retired one whose statistics it builds on."""
-    ready = select(Version).where(Version.model_id == model.id, Version.state == "ready")
-    found: dict[UUID, tuple[Version, Edges]] = {}
-    for version in session.scalars(ready.order_by(Version.number)).all():
-        edges = _edges(session, version.id)
-        if version.id in shut:
-            found[version.id] = (version, edges)
-            continue
-        if not _knows(session, version, edges, gone, lost):
-            continue
-        stored = coverage.nearest(session, version)
-        if stored is not None and stored.state != "ready" and stored.id not in found:
-            below = _edges(session, stored.id)
-            if _used(below, gone, "train"):
-                found[stored.id] = (stored, below)
-        found[version.id] = (version, edges)
-    return sorted(found.values(), key=lambda one: one[0].number)
-
-
-def _knows(session: Session, version: Version, edges: Edges, gone: Gone, lost: Mapping[UUID, str]) -> bool:
-    if any(_used((edge,), gone, edge.role) for edge in edges):
-        return True
-    return not _classes_of(session, version.id).isdisjoint(lost)
-
-
-def _used(edges: Iterable[VersionDataset], gone: Gone, role: str) -> dict[UUID, frozenset[int]]:
-    """The rows among `gone` that edges of a role do not leave out."""
-    return {
-        edge.dataset_id: rows
-        for edge in edges
-        if edge.role == role and (rows := gone.get(edge.dataset_id, frozenset()) - frozenset(edge.left_out))
-    }
-
-
-def _edges(session: Session, version_id: UUID) -> Edges:
-    return tuple(session.scalars(select(VersionDataset).where(VersionDataset.version_id == version_id)))
-
-
-def _classes_of(session: Session, version_id: UUID) -> set[UUID]:
-    return set(session.scalars(select(VersionClass.class_id).where(VersionClass.version_id == version_id)))
 
 
 def _needs_missing(version: Version, learned: Gone, stored: Forgotten, lost: frozenset[str]) -> bool:
