@@ -138,8 +138,8 @@ def _queue_others(
         ForgetItem.request_id == request.id, ForgetItem.kind == "model"
     )
     has = set(session.scalars(known))
-    found = locate.affected(session, request.tenant_id, rows, (), None)
-    closure.store(session, row, rows, [version.id for line in found.values() for version in line])
+    found = locate.touched(session, request.tenant_id, rows, (), None)
+    closure.store(session, row, rows, [id for line in found.values() for id in line])
     learners = locate.learners(session, request.tenant_id, rows, None)
     models = [id for id in dict.fromkeys([*found, *learners]) if id not in has]
     return approve.start(session, row, models, service.settings, actor=f"job:{claimed.id.hex}")

@@ -97,4 +97,4 @@ def _append(session: Session, request: ForgetRequest, kind: Kind, actor: str) ->
 def _insert(session: Session, table: Any, values: Iterable[dict[str, Any]]) -> None:
     rows = list(values)
     if rows:
-        session.execute(insert(table), rows)
+        session.connection().execute(insert(table), rows)

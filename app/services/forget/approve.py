@@ -32,6 +32,7 @@ def carry_out(
     The caller holds `entries.lock` and the request's row, and commits next: the ledger's object is there.
     `targets`: those of a request that was received just now, and has restricted nothing.
     """
+    is_new = targets is not None
     if targets is None:
         targets = named(session, request.id)
         session.execute(delete(RestrictedRow).where(RestrictedRow.request_id == request.id))
@@ -43,11 +44,15 @@ def carry_out(
     states.move(request, "locating", entry.created_at)
     session.flush()
     limits = models_of(request)
-    found = locate.affected(session, request.tenant_id, rows, classes_of(targets), limits)
-    closure.store(session, request, rows, [version.id for line in found.values() for version in line])
+    found = locate.touched(session, request.tenant_id, rows, classes_of(targets), limits)
+    versions = [id for line in found.values() for id in line]
+    items = closure.items(session, request, rows, versions)
     # a job in the lane of a running update makes that stop, and is done when nothing of the rows is in memory
     models = dict.fromkeys([*found, *locate.learners(session, request.tenant_id, rows, limits)])
-    queued = start(session, request, list(models), service.settings, actor=actor, now=entry.created_at)
+    queued = start(
+        session, request, list(models), service.settings, actor=actor, now=entry.created_at, is_new=is_new
+    )
+    session.add_all(items)
     states.tell(session, request, "forget.approved", actor)
     session.flush()
     entries.write_object(service.ledger, entry, targets, rows, request.shared_rows)
@@ -62,18 +67,21 @@ def start(
     *,
     actor: str,
     now: datetime | None = None,
+    is_new: bool = False,
 ) -> list[Job]:
     """Make a job for each model, or where there is none the purge; the jobs to ring for. Nothing is queued
-    while the request is on hold."""
+    while the request is on hold. One that `is_new` has no items yet, and nobody joined it."""
     now = now or clock(session)
     on_hold = states.held(request, now)
     queued = []
     for model_id in models:
-        if on_hold:
-            _item(session, request, model_id, None)
-        else:
-            queued.append(queue_forget(session, request, model_id, settings, actor=actor, now=now))
-    session.flush()
+        job = None
+        if not on_hold:
+            job, is_news = _queued(session, request, model_id, settings, actor=actor, now=now)
+            queued += [job] if is_news else []
+        _item(session, request, model_id, job, is_new=is_new)
+    if models and is_new:
+        return queued  # it stays where it is
     states.recompute(session, request, now)
     if request.state == "purging":
         purge = states.queue_purge(session, request.tenant_id)
@@ -89,17 +97,33 @@ def queue_forget(
     *,
     actor: str,
     retry_of: UUID | None = None,
-    now: datetime | None = None,
 ) -> Job:
     """The job that cleans a model for a request: one that waits already, else a new one; and its item."""
-    now = now or clock(session)
+    now = clock(session)
+    job, _ = _queued(session, request, model_id, settings, actor=actor, now=now, retry_of=retry_of)
+    _item(session, request, model_id, job)
+    session.flush()
+    return job
+
+
+def _queued(
+    session: Session,
+    request: ForgetRequest,
+    model_id: UUID,
+    settings: Settings,
+    *,
+    actor: str,
+    now: datetime,
+    retry_of: UUID | None = None,
+) -> tuple[Job, bool]:
+    """The job, and whether a worker has to hear of it: one that waits was rung for, and is swept."""
     urgency = due.urgency(request.due_at, now)
     latest = max(now, request.due_at)
     waiting = select(Job).where(Job.lane == model_id, Job.kind == "forget", Job.state == State.QUEUED)
-    job = locked(
-        session, waiting.order_by(Job.created_at, Job.id).limit(1)
-    )  # held: claimed after this commit
+    held = waiting.order_by(Job.created_at, Job.id).limit(1)
+    job, is_news = locked(session, held), False  # claimed after this commit
     if job is None:
+        is_news = True
         job = new_job(
             session,
             tenant_id=request.tenant_id,
@@ -118,11 +142,10 @@ def queue_forget(
         job.not_before = min(now + timedelta(seconds=settings.forget.batch_window_seconds), latest)
     else:
         job.urgency = min(job.urgency, urgency)
+        is_news = latest < job.not_before
         job.not_before = min(job.not_before, latest)
     job.deadline_at = min(job.deadline_at or request.due_at, request.due_at)
-    _item(session, request, model_id, job.id)
-    session.flush()
-    return job
+    return job, is_news
 
 
 def named(session: Session, request_id: UUID) -> list[str]:
@@ -165,11 +188,13 @@ def _shared(left: Mapping[UUID, set[int]]) -> list[dict[str, Any]]:
     ]
 
 
-def _item(session: Session, request: ForgetRequest, model_id: UUID, job_id: UUID | None) -> None:
+def _item(
+    session: Session, request: ForgetRequest, model_id: UUID, job: Job | None, *, is_new: bool = False
+) -> None:
     """The item of a model, made or begun again."""
     key = {"request_id": request.id, "kind": "model", "resource_id": model_id}
-    item = session.get(ForgetItem, key)
+    item = None if is_new else session.get(ForgetItem, key)
     if item is None:
         item = ForgetItem(**key, tenant_id=request.tenant_id, detail={})
         session.add(item)
-    item.state, item.job_id = "locating", job_id
+    item.state, item.job_id = "locating", job.id if job else None

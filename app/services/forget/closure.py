@@ -94,32 +94,40 @@ def of(
 def store(session: Session, request: ForgetRequest, rows: Positions, versions: Iterable[UUID]) -> None:
     """Keep what a request touches beside its models as items: datasets whose rows it takes, and copies that
     left. An item that is there stays as it is."""
-    taken = [id for id, positions in rows.items() if positions]
     there = select(ForgetItem.kind, ForgetItem.resource_id).filter_by(request_id=request.id)
     known = {(kind, resource_id) for kind, resource_id in session.execute(there)}
+    found = items(session, request, rows, versions)
+    session.add_all(item for item in found if (item.kind, item.resource_id) not in known)
+    session.flush()
+
+
+def items(
+    session: Session, request: ForgetRequest, rows: Positions, versions: Iterable[UUID]
+) -> list[ForgetItem]:
+    """The items of what a request touches beside its models."""
+    taken = [id for id, positions in rows.items() if positions]
+    datasets = select(Dataset.id, Dataset.deleted_at).where(Dataset.id.in_(taken)).order_by(Dataset.id)
     state = "located" if request.models is None else "kept"  # rows stay where only some models must forget
-    items: list[tuple[str, UUID, str, dict[str, Any]]] = [
-        ("dataset", row.id, state, {"rows": len(rows[row.id]), "retained": row.deleted_at is None})
-        for row in session.scalars(select(Dataset).where(Dataset.id.in_(taken)).order_by(Dataset.id))
+    found: list[tuple[str, UUID, str, dict[str, Any]]] = [
+        ("dataset", id, state, {"rows": len(rows[id]), "retained": deleted_at is None})
+        for id, deleted_at in session.execute(datasets)
     ]
-    items += [
+    found += [
         ("export", row.id, "listed", {"recipient": row.recipient, "at": row.created_at.isoformat()})
         for row in _exports(session, list(versions), taken)
     ]
-    for kind, resource_id, item_state, detail in items:
-        if (kind, resource_id) not in known:
-            session.add(
-                ForgetItem(
-                    request_id=request.id,
-                    kind=kind,
-                    resource_id=resource_id,
-                    tenant_id=request.tenant_id,
-                    state=item_state,
-                    job_id=None,
-                    detail=detail,
-                )
-            )
-    session.flush()
+    return [
+        ForgetItem(
+            request_id=request.id,
+            kind=kind,
+            resource_id=resource_id,
+            tenant_id=request.tenant_id,
+            state=item_state,
+            job_id=None,
+            detail=detail,
+        )
+        for kind, resource_id, item_state, detail in found
+    ]
 
 
 def datasets_of(session: Session, models: Collection[UUID]) -> set[UUID]:

@@ -25,6 +25,9 @@ from app.tables import (
 )
 
 AT_ONCE = 1_000  # digests of one query
+NAMED = Version.model_id, Version.number, Version.id
+
+Named = tuple[UUID, int, UUID]  # a version: its model, its number, its id
 
 
 def rows(session: Session, tenant_id: UUID, targets: Iterable[str]) -> dict[UUID, set[int]]:
@@ -79,14 +82,25 @@ def affected(
 
     Ready ones, and retired ones while what they stored stands. `models`: only these.
     """
-    tainted = {
-        version.id: version
-        for version in (*_users(session, tenant_id, rows), *_knowers(session, tenant_id, classes))
-        if models is None or version.model_id in models
-    }
-    found: dict[UUID, list[Version]] = defaultdict(list)
-    for version in sorted(tainted.values(), key=lambda one: (one.model_id, one.number)):
-        found[version.model_id].append(version)
+    found = touched(session, tenant_id, rows, classes, models)
+    wanted = [id for line in found.values() for id in line]
+    versions = {row.id: row for (row,) in _each(session, select(Version), Version.id, wanted)}
+    return {model_id: [versions[id] for id in line] for model_id, line in found.items()}
+
+
+def touched(
+    session: Session,
+    tenant_id: UUID,
+    rows: Positions,
+    classes: Collection[UUID],
+    models: Collection[UUID] | None,
+) -> dict[UUID, list[UUID]]:
+    """The ids of the versions that are `affected`."""
+    tainted = {*_users(session, tenant_id, rows), *_knowers(session, tenant_id, classes)}
+    found: dict[UUID, list[UUID]] = defaultdict(list)
+    for model_id, _, id in sorted(tainted):
+        if models is None or model_id in models:
+            found[model_id].append(id)
     return dict(found)
 
 
@@ -106,18 +120,18 @@ def learners(
     return sorted(found if models is None else found & set(models))
 
 
-def _users(session: Session, tenant_id: UUID, rows: Positions) -> Iterator[Version]:
-    columns = select(Version, VersionDataset.dataset_id, VersionDataset.left_out)
+def _users(session: Session, tenant_id: UUID, rows: Positions) -> Iterator[Named]:
+    columns = select(*NAMED, VersionDataset.dataset_id, VersionDataset.left_out)
     query = _standing(columns.join(VersionDataset, VersionDataset.version_id == Version.id), tenant_id)
-    for version, dataset_id, left_out in _each(session, query, VersionDataset.dataset_id, list(rows)):
-        if not frozenset(rows[dataset_id]) <= frozenset(left_out):
-            yield version
+    for *version, dataset_id, left_out in _each(session, query, VersionDataset.dataset_id, list(rows)):
+        if not frozenset(rows[dataset_id]).issubset(left_out):
+            yield tuple(version)
 
 
-def _knowers(session: Session, tenant_id: UUID, classes: Collection[UUID]) -> Iterator[Version]:
-    query = select(Version).join(VersionClass, VersionClass.version_id == Version.id)
+def _knowers(session: Session, tenant_id: UUID, classes: Collection[UUID]) -> Iterator[Named]:
+    query = select(*NAMED).join(VersionClass, VersionClass.version_id == Version.id)
     for row in _each(session, _standing(query, tenant_id), VersionClass.class_id, list(classes)):
-        yield row[0]
+        yield tuple(row)
 
 
 def _standing(query: Any, tenant_id: UUID) -> Any:
