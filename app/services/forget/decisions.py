@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db import clock, touch
+from app.db import clock
 from app.errors import ApprovalRequired, RequestStateConflict, ValidationFailed
 from app.schemas.forget import Extension, ForgetRead, Hold, Retry
 from app.service import Caller, Service
 from app.services.callers.idempotency import Once
 from app.services.datasets import sent_again
 from app.services.erasure import entries
-from app.services.forget import approve, due, joins, lacking, reads, rights, states, targets
+from app.services.forget import acts, approve, due, joins, lacking, reads, rights, states, targets
 from app.services.forget.submit import ring
-from app.services.jobs.ends import cancel_row
-from app.services.jobs.rows import State
-from app.tables import ForgetItem, ForgetRequest, Job, Model, RestrictedRow
+from app.tables import ForgetRequest, Job
 
 Act = Callable[[Session, ForgetRequest], Sequence[Job]]
 
@@ -51,7 +48,7 @@ def reject(service: Service, caller: Caller, request_id: UUID, reason: str, once
         ended = [request, *_joined(session, request)]
         for one in ended:
             one.decider = caller.actor
-            _end(session, one, "rejected", reason, caller.actor)
+            acts.end(session, one, "rejected", reason, caller.actor)
         return _rows_away(session, ended)
 
     return _decide(service, caller, request_id, once, act)
@@ -72,9 +69,9 @@ def cancel(
                 "other requests have joined this one: cancel them first", related=others
             )
         if request.duplicate_of is None:
-            take_back(service, session, request, caller.actor, reason)
+            acts.take_back(service, session, request, caller.actor, reason)
         else:
-            _end(session, request, "cancelled", reason, caller.actor)
+            acts.end(session, request, "cancelled", reason, caller.actor)
         return _rows_away(session, [request])
 
     return _decide(service, caller, request_id, once, act)
@@ -119,7 +116,7 @@ def hold(service: Service, caller: Caller, request_id: UUID, body: Hold, once: O
         until = body.until.isoformat() if body.until else None
         request.hold = {"reason": body.reason, "until": until, "actor": caller.actor}
         request.revision += 1
-        _leave_jobs(session, request, now)
+        acts.leave_jobs(session, request, now)
         states.tell(session, request, "forget.held", caller.actor)
         return []
 
@@ -133,7 +130,7 @@ def release(service: Service, caller: Caller, request_id: UUID, once: Once | Non
         _expect(request, "awaiting-approval", "locating")
         if request.hold is None:
             raise RequestStateConflict("the request is not on hold")
-        return let_go(service, session, request, caller.actor)
+        return acts.let_go(service, session, request, caller.actor)
 
     return _decide(service, caller, request_id, once, act, status=202)
 
@@ -154,7 +151,7 @@ def retry(service: Service, caller: Caller, request_id: UUID, body: Retry, once:
             queued += [away] if away else []
         request.withdraw = request.withdraw or body.withdraw
         request.exceptions = lacking.without(request.exceptions)
-        for item in _models(session, request.id):
+        for item in acts.models_of(session, request.id):
             if item.state == "failed":
                 item.detail = {}
                 queued.append(
@@ -175,37 +172,6 @@ def retry(service: Service, caller: Caller, request_id: UUID, body: Retry, once:
     return _decide(service, caller, request_id, once, act, status=202)
 
 
-def let_go(service: Service, session: Session, request: ForgetRequest, actor: str) -> Sequence[Job]:
-    """Take the hold from a request whose row is held; the jobs to ring for."""
-    request.hold = None
-    request.revision += 1
-    states.tell(session, request, "forget.released", actor)
-    session.flush()
-    if request.sequence is None:
-        return []
-    models = [item.resource_id for item in _models(session, request.id) if item.state == "locating"]
-    queued = approve.start(session, request, models, service.settings, actor=actor)
-    joins.hurry(session, request, clock(session))
-    return queued
-
-
-def own(session: Session, tenant_id: UUID, request_id: UUID) -> ForgetRequest:
-    """A tenant's request to decide about: its jobs, models and row are held, in the order of publications.
-
-    The caller holds `entries.lock`. Raises `NotFound`.
-    """
-    items = select(ForgetItem.job_id, ForgetItem.resource_id).where(
-        ForgetItem.request_id == request_id, ForgetItem.kind == "model"
-    )
-    reads.get(session, tenant_id, request_id)
-    pairs = session.execute(items).all()
-    jobs = select(Job).where(Job.id.in_([row.job_id for row in pairs if row.job_id])).order_by(Job.id)
-    session.scalars(jobs.with_for_update().execution_options(populate_existing=True)).all()
-    models = select(Model.id).where(Model.id.in_([row.resource_id for row in pairs])).order_by(Model.id)
-    session.execute(models.with_for_update(read=True, key_share=True)).all()
-    return states.lock(session, [request_id])[0]
-
-
 def _decide(
     service: Service, caller: Caller, request_id: UUID, once: Once | None, act: Act, status: int = 200
 ) -> ForgetRead:
@@ -213,7 +179,7 @@ def _decide(
         if once:
             once.begin(session)
         entries.lock(session)
-        request = own(session, caller.tenant_id, request_id)
+        request = acts.own(session, caller.tenant_id, request_id)
         queued = act(session, request)
         session.flush()
         answer = reads.read(session, request)
@@ -241,40 +207,9 @@ def _expect_open(request: ForgetRequest) -> None:
         raise RequestStateConflict(f"the request is {request.state}: nothing is due any more")
 
 
-def taken(session: Session, request_id: UUID) -> bool:
-    """Whether a job has taken the request up, for some model at least."""
-    return any(item.state != "locating" for item in _models(session, request_id))
-
-
 def _refuse_taken(session: Session, request_id: UUID) -> None:
-    if taken(session, request_id):
+    if acts.taken(session, request_id):
         raise RequestStateConflict("a job has taken the request up: it can no longer be stopped")
-
-
-def take_back(
-    service: Service, session: Session, request: ForgetRequest, actor: str, reason: str | None = None
-) -> None:
-    """Cancel a request that nobody joined and no job has taken up. The caller commits next."""
-    written = service.ledger.get(request.id, "approve")
-    if request.sequence is None and written is not None:  # its commit was lost: say it, then lift it
-        approve.carry_out(service, session, request, str(written.body["actor"]))
-    _end(session, request, "cancelled", reason, actor)
-    if request.sequence is None:
-        return
-    _leave_jobs(session, request, clock(session))
-    for item in _models(session, request.id):
-        item.state = "cancelled"
-    lift = entries.lift(session, request, actor)
-    session.flush()
-    entries.write_object(service.ledger, lift)
-
-
-def _end(session: Session, request: ForgetRequest, state: str, reason: str | None, actor: str) -> None:
-    request.reason = reason
-    session.execute(delete(RestrictedRow).where(RestrictedRow.request_id == request.id))
-    states.move(request, state, clock(session))
-    states.tell(session, request, f"forget.{state}", actor)
-    touch(session)
 
 
 def _rows_away(session: Session, ended: Sequence[ForgetRequest]) -> list[Job]:
@@ -286,25 +221,3 @@ def _rows_away(session: Session, ended: Sequence[ForgetRequest]) -> list[Job]:
 def _joined(session: Session, request: ForgetRequest) -> list[ForgetRequest]:
     found = session.scalars(select(ForgetRequest.id).where(ForgetRequest.duplicate_of == request.id)).all()
     return [other for other in states.lock(session, found) if other.state not in states.ENDED]
-
-
-def _models(session: Session, request_id: UUID) -> Sequence[ForgetItem]:
-    query = select(ForgetItem).where(ForgetItem.request_id == request_id, ForgetItem.kind == "model")
-    return session.scalars(query.order_by(ForgetItem.resource_id)).all()
-
-
-def _leave_jobs(session: Session, request: ForgetRequest, now: datetime) -> None:
-    """Take a request off the jobs that it waits for; one that no other waits for is cancelled."""
-    session.flush()
-    for item in _models(session, request.id):
-        if item.job_id is None:
-            continue
-        job = session.get_one(Job, item.job_id)
-        others = select(ForgetItem.request_id).where(
-            ForgetItem.job_id == job.id,
-            ForgetItem.request_id != request.id,
-            ForgetItem.state.not_in(("done", "cancelled")),
-        )
-        if job.state == State.QUEUED and session.scalar(others.limit(1)) is None:
-            cancel_row(session, job, now)
-        item.job_id = None

@@ -17,7 +17,7 @@ from app.errors import AppError
 from app.ledger_objects import Kind, LedgerObject
 from app.service import Service
 from app.services.erasure import entries
-from app.services.forget import approve, decisions, due, states
+from app.services.forget import acts, approve, due, states
 from app.services.forget.submit import ring
 from app.services.jobs.rows import ACTIVE, State
 from app.tables import ForgetItem, ForgetRequest, Job, LedgerEntry
@@ -84,9 +84,9 @@ def end_holds(service: Service) -> int:
         queued: Sequence[Job] = []
         with service.db.begin() as session:
             entries.lock(session)
-            request = decisions.own(session, row.tenant_id, row.id)
+            request = acts.own(session, row.tenant_id, row.id)
             if request.hold is not None and not states.held(request, clock(session)):
-                queued = decisions.let_go(service, session, request, states.SYSTEM)
+                queued = acts.let_go(service, session, request, states.SYSTEM)
         ring(service, queued)
     return len(over)
 
@@ -129,17 +129,17 @@ def _commit(service: Service, found: LedgerObject) -> bool:
     queued: Sequence[Job] = []
     with service.db.begin() as session:
         entries.lock(session)
-        request = decisions.own(session, UUID(hex=found.body["tenant"]), found.request_id)
+        request = acts.own(session, UUID(hex=found.body["tenant"]), found.request_id)
         if found.kind == "approve":
             if request.state != "awaiting-approval":
                 return False
             queued = approve.carry_out(service, session, request, actor)
         elif request.state == "cancelled":
             return False
-        elif decisions.taken(session, request.id):
+        elif acts.taken(session, request.id):
             service.ledger.discard_lift(request.id)  # nobody was told that it was lifted, and it was not
             return False
         else:
-            decisions.take_back(service, session, request, actor)
+            acts.take_back(service, session, request, actor)
     ring(service, queued)
     return True
