@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db import clock, touch
@@ -19,6 +19,7 @@ from app.services.forget.class_rows import rows_of_class
 from app.services.jobs import ClaimedJob
 from app.tables import (
     ErasedRow,
+    FeatureMap,
     ForgetItem,
     ForgetRequest,
     Job,
@@ -65,7 +66,7 @@ def take(service: Service, claimed: ClaimedJob) -> Entries:
         if request.scope == "class":
             _locate(service, claimed, request)
     with service.db.read() as session:
-        return _read(session, claimed.model_id, tuple(row.id for row in taken), newest)
+        return _read(session, claimed.model_id, taken, newest)
 
 
 def united(parts: Iterable[Gone]) -> dict[UUID, frozenset[int]]:
@@ -145,37 +146,57 @@ def _queue_others(
     return approve.start(session, row, models, service.settings, actor=f"job:{claimed.id.hex}")
 
 
-def _read(session: Session, model_id: UUID, taken: tuple[UUID, ...], newest: int) -> Entries:
-    """Every entry that concerns the model up to the `newest`, those on hold aside."""
+def _read(session: Session, model_id: UUID, taken: Sequence[ForgetRequest], newest: int) -> Entries:
+    """Every entry up to the `newest` that the model may not know yet, those on hold aside: what was forgotten
+    before its oldest version was made costs nothing."""
+    since = _since(session, model_id, taken, newest)
+    may_be_new = or_(ledger.entered_since(since), LedgerEntry.scope == "class")
+    columns = LedgerEntry.sequence, LedgerEntry.request_id, LedgerEntry.models, LedgerEntry.scope
+    there = session.execute(select(*columns).where(may_be_new, *_stands(newest)))
+    mine = {entry.sequence: entry for entry in there if ledger.concerns(entry.models, model_id)}
+    found: dict[int, dict[UUID, set[int]]] = {}
+    for sequence, dataset_id, position in session.execute(_rows(model_id, since, newest)):
+        if sequence in mine:
+            found.setdefault(sequence, {}).setdefault(dataset_id, set()).add(position)
+    named = [sequence for sequence, entry in mine.items() if entry.scope == "class"]
+    classes = _classes(session, model_id, named)
+    request_of = {sequence: mine[sequence].request_id for sequence in {*found, *classes}}
+    held = _held(session, request_of)
+    goes = {sequence for sequence in request_of if sequence not in held}
+    return Entries(
+        tuple(row.id for row in taken),
+        {sequence: request_of[sequence] for sequence in goes},
+        {s: {id: frozenset(p) for id, p in by.items()} for s, by in found.items() if s in goes},
+        {s: names for s, names in classes.items() if s in goes},
+        min(held) - 1 if held else newest,
+    )
+
+
+def _since(session: Session, model_id: UUID, taken: Iterable[ForgetRequest], newest: int) -> int:
+    """What every version of the model that stands has seen of the ledger, and every one of which a network
+    is used; what is taken now is newer in any case."""
+    stands = Version.model_id == model_id, Version.state != "purged"
+    maps = select(FeatureMap.source).join(Version, Version.feature_map_id == FeatureMap.id)
+    sources = session.scalars(maps.where(*stands).distinct())
+    trained = [UUID(hex=one.removeprefix("version:")) for one in sources if one.startswith("version:")]
+    oldest = select(func.min(Version.ledger_sequence)).where(or_(and_(*stands), Version.id.in_(trained)))
+    seen = session.scalar(oldest)
+    before = (row.sequence - 1 for row in taken if row.sequence is not None)
+    return min(newest if seen is None else seen, *before, newest)
+
+
+def _rows(model_id: UUID, since: int, newest: int) -> Select[int, UUID, int]:
+    """The rows of entries that were entered since, of the datasets that the model used."""
     used = (
         select(VersionDataset.dataset_id)
         .join(Version, Version.id == VersionDataset.version_id)
         .where(Version.model_id == model_id)
         .distinct()
     )
-    found: dict[int, dict[UUID, set[int]]] = {}
-    request_of: dict[int, UUID] = {}
-    rows = session.execute(
-        select(ErasedRow.sequence, ErasedRow.dataset_id, ErasedRow.position, LedgerEntry)
+    return (
+        select(ErasedRow.sequence, ErasedRow.dataset_id, ErasedRow.position)
         .join(LedgerEntry, LedgerEntry.sequence == ErasedRow.sequence)
-        .where(ErasedRow.dataset_id.in_(used), *_stands(newest))
-    )
-    for sequence, dataset_id, position, entry in rows:
-        if ledger.concerns(entry.models, model_id):
-            found.setdefault(sequence, {}).setdefault(dataset_id, set()).add(position)
-            request_of[sequence] = entry.request_id
-    named = session.scalars(select(LedgerEntry).where(LedgerEntry.scope == "class", *_stands(newest))).all()
-    mine = [entry for entry in named if ledger.concerns(entry.models, model_id)]
-    classes = _classes(session, model_id, [entry.sequence for entry in mine])
-    request_of |= {entry.sequence: entry.request_id for entry in mine if entry.sequence in classes}
-    held = _held(session, request_of)
-    goes = {sequence for sequence in request_of if sequence not in held}
-    return Entries(
-        taken,
-        {sequence: request_of[sequence] for sequence in goes},
-        {s: {id: frozenset(p) for id, p in by.items()} for s, by in found.items() if s in goes},
-        {s: names for s, names in classes.items() if s in goes},
-        min(held) - 1 if held else newest,
+        .where(ErasedRow.dataset_id.in_(used), ledger.entered_since(since), *_stands(newest))
     )
 
 
@@ -201,7 +222,9 @@ def _classes(session: Session, model_id: UUID, sequences: Sequence[int]) -> dict
 def _held(session: Session, request_of: Mapping[int, UUID]) -> set[int]:
     """Entries whose request is on hold: nothing of them is erased now."""
     now = clock(session)
-    query = select(ForgetRequest).where(ForgetRequest.id.in_(set(request_of.values())))
+    query = select(ForgetRequest).where(
+        ForgetRequest.hold.is_not(None), ForgetRequest.state.not_in(states.ENDED)
+    )
     held = {row.id for row in session.scalars(query) if states.held(row, now)}
     return {sequence for sequence, request_id in request_of.items() if request_id in held}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -34,6 +36,30 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Positions(TypeDecorator[list[int]]):
+    """Positions of rows, rising, as JSON in which a run is `[first, last]`: a person's rows often are one."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Iterable[int] | None, dialect: Dialect) -> list[Any] | None:
+        if value is None:
+            return None
+        runs: list[list[int]] = []
+        for at in value:
+            if runs and at == runs[-1][1] + 1:
+                runs[-1][1] = at
+            else:
+                runs.append([at, at])
+        return [first if first == last else [first, last] for first, last in runs]
+
+    def process_result_value(self, value: list[Any] | None, dialect: Dialect) -> list[int] | None:
+        if value is None:
+            return None
+        runs = (range(one[0], one[1] + 1) if isinstance(one, list) else (one,) for one in value)
+        return list(chain.from_iterable(runs))
 
 
 Sequence = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts only INTEGER keys by itself

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.tables.base import Base, WithId
+from app.tables.base import Base, Positions, WithId
 
 
 class Model(WithId, Base):
@@ -122,7 +122,7 @@ class VersionDataset(Base):
     role: Mapped[str] = mapped_column(primary_key=True)  # train, select, calibrate, evaluate, align
     inherited: Mapped[bool]
     rows: Mapped[int]
-    left_out: Mapped[list[int]]
+    left_out: Mapped[list[int]] = mapped_column(Positions)
 
 
 class Centroid(WithId, Base):
