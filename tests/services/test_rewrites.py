@@ -10,6 +10,7 @@ from sqlalchemy import select
 from app import ids
 from app.db import clock
 from app.errors import ArtifactCorrupt
+from app.services import certificates
 from app.services.datasets import duplicates, shard_files, shards
 from app.services.erasure import forgotten, rewrites
 from app.tables import Certificate, FeatureMap, ForgetRequest, RowIndex, Sample, SampleSubject, Shard
@@ -364,13 +365,22 @@ def test_a_key_object_says_what_it_replaces():
     assert KeyObject.parse(older).replaces_key is None
 
 
-def test_the_journal_of_sqlite_and_the_messages_that_were_read_are_emptied(service, tenant):
+def test_the_journal_of_sqlite_and_the_messages_that_were_read_are_empty_when_it_signs(
+    service, tenant, monkeypatch
+):
     data = a_dataset(service, tenant.id, LABELS)
     a_request(service, tenant.id, {data: [1]})
     folder = service.settings.data_dir / "broker" / "processed"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "message").write_text("old")
-    purge(service, tenant.id)
     journal = service.settings.data_dir / "palimpsest.db-wal"
-    assert not journal.exists() or journal.stat().st_size == 0
+    sign, sizes = certificates.issue_all, []
+
+    def noted(service, session, requests):
+        sizes.append(journal.stat().st_size if journal.exists() else 0)
+        return sign(service, session, requests)
+
+    monkeypatch.setattr(certificates, "issue_all", noted)
+    purge(service, tenant.id)
+    assert sizes == [0]
     assert (folder / "message").exists() == bool(service.settings.broker.url)

@@ -18,9 +18,18 @@ from app.services.erasure import purges
 from app.services.models import snapshots
 from app.services.readiness import _check
 from app.tables import Dataset, ForgetRequest, Job, Restore, Sample, SampleSubject, Shard, Version
+from tests.conftest import STACKS
 from tests.services.forgetting import approved, rows_of
 from tests.services.learning import learn, run_next, statistics_of
 from tests.workers.test_exact_heads import an_exact_model, many, sent
+
+both_stacks = pytest.mark.parametrize("stack", STACKS, indirect=True)
+
+
+@pytest.fixture
+def stack(request):
+    """Embedded, but for what the dump of a database, or its transactions, can change."""
+    return getattr(request, "param", "embedded")
 
 
 def quiet(done, total, what):
@@ -90,6 +99,7 @@ def ready(service, model):
         return list(session.scalars(query))
 
 
+@both_stacks
 def test_a_restored_backup_is_what_it_was_a_copy_of(service, tenant, caller, tmp_path, elsewhere):
     _, data, versions = taught(service, tenant, caller)
     manifest = backup.write(service, tmp_path / "backup", quiet)
@@ -110,6 +120,7 @@ def test_a_restored_backup_is_what_it_was_a_copy_of(service, tenant, caller, tmp
     assert _check(other).ledger == "ok"
 
 
+@both_stacks
 def test_what_was_erased_after_a_backup_does_not_come_back_with_it(
     service, tenant, caller, tmp_path, elsewhere
 ):
@@ -207,6 +218,7 @@ def test_rows_that_are_nowhere_are_counted_and_taken_out(service, tenant, caller
     assert reconcile.finish(other)
 
 
+@both_stacks
 def test_an_interrupted_restore_is_not_served_and_is_taken_up_again(
     service, tenant, caller, tmp_path, elsewhere, monkeypatch
 ):
@@ -305,6 +317,7 @@ def test_without_keys_or_ledger_nothing_is_restored(service, tenant, caller, tmp
             restore(elsewhere(keys=keys), tmp_path / "backup", [], quiet)
 
 
+@both_stacks
 def test_a_backup_is_written_and_restored_only_where_nothing_lies(service, tenant, caller, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
