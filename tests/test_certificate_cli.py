@@ -114,6 +114,28 @@ def test_it_makes_a_version_again_from_exported_rows(service, caller, palimpsest
     assert palimpsest("reproduce", file, "--data", folder)[0] == Exit.FAILED
 
 
+def test_a_forged_certificate_is_refused_with_a_key_and_marked_as_unchecked_without(
+    palimpsest, file, published, tmp_path
+):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    forged = file.with_name("forged.json")
+    forged.write_bytes(file.read_bytes().replace(b'"level":"E"', b'"level":"S"'))
+
+    code, said = palimpsest("reproduce", forged, "--data", folder, "--key", published, output=None)
+    assert code == Exit.FAILED
+    assert "altered" in said
+
+    code, said = palimpsest("reproduce", forged, "--data", folder, output=None)
+    assert code == Exit.NOT_FOUND  # it compares, and there are no rows
+    assert "was not checked" in said
+
+    code, said = palimpsest("reproduce", file, "--data", folder, "--key", published, output=None)
+    assert code == Exit.NOT_FOUND
+    assert "was not checked" not in said
+    assert palimpsest("reproduce", file, "--service", "--key", published, output=None)[0] == Exit.USAGE
+
+
 def test_the_service_makes_it_again_from_its_own_rows_and_signs_what_came_of_it(
     service, palimpsest, file, published
 ):

@@ -26,6 +26,11 @@ app.add_typer(signing_keys.app)
 Certificate = Annotated[
     Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The certificate.")
 ]
+KEYS = "The published keys: a file of GET /v1/certificate-keys, a PEM file, or 32 bytes in base64."
+UNCHECKED = (
+    "the signature of {file} was not checked: what is compared may have been altered. Say --key KEYS, or run "
+    "`palimpsest certificate verify` on it"
+)
 EXITS = {"equal": Exit.DONE, "different": Exit.FAILED, "cannot": Exit.NOT_FOUND}
 WORST_FIRST = ("different", "cannot", "equal")
 
@@ -33,13 +38,7 @@ WORST_FIRST = ("different", "cannot", "equal")
 @app.command()
 def verify(
     file: Certificate,
-    key: Annotated[
-        str,
-        typer.Option(
-            "--key",
-            help="The published keys: a file of GET /v1/certificate-keys, a PEM file, or 32 bytes in base64.",
-        ),
-    ],
+    key: Annotated[str, typer.Option("--key", help=KEYS)],
     output: Output = Format.TABLE,
 ) -> None:
     """Check a certificate, or a signed line, without the service; exit code 1 where it is not valid."""
@@ -63,6 +62,9 @@ def reproduce(
             exists=True, file_okay=False, help="Folder of rows that `palimpsest dataset export` wrote."
         ),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help=f"With --data, check the signature first. {KEYS}")
+    ] = None,
     service: Annotated[
         bool, typer.Option("--service", help="From the rows that the service on this machine stores.")
     ] = False,
@@ -71,15 +73,22 @@ def reproduce(
 ) -> None:
     """Make the versions of a certificate again and compare them with what it says.
 
-    Exit code 0: equal; 1: different; 3: cannot, for lack of rows.
+    Exit code 0: equal; 1: different, or the signature is not valid; 3: cannot, for lack of rows. The
+    signature is checked with --key, and with --service, which has its own keys.
     """
     if (data is None) != service:
         raise typer.BadParameter("say where the rows are: --data DIR, or --service")
     if data is None:
+        if key is not None:
+            raise typer.BadParameter("goes with --data; --service has its own keys", param_hint="--key")
         _testify(file, data_dir)
         return
     from app.proof.reproduce import reproduce as again
 
+    if key is None:
+        say(f"palimpsest: {UNCHECKED.format(file=file)}")
+    else:
+        _signed(file, _keys(key))
     verdicts = again(_content(file), data)
     rows = [
         {"version": one.number, "id": one.version, "outcome": one.outcome, "reason": one.reason}
@@ -91,16 +100,10 @@ def reproduce(
 
 def _testify(file: Path, data_dir: Path | None) -> None:
     """Print a signed line; nothing is written."""
-    from app.proof.verify import Refused, check
     from app.services.certificates import witness
 
     with opened(data_dir) as service:
-        try:
-            content = check(file.read_bytes(), _published(service))
-        except Refused as refused:
-            say(f"palimpsest: {refused}")
-            raise typer.Exit(Exit.FAILED) from None
-        line = witness.testify(service, content)
+        line = witness.testify(service, _signed(file, _published(service)))
     typer.echo(line.decode(), nl=sys.stdout.isatty())  # a file of it is the signed text, byte for byte
     _end({json.loads(line)["outcome"]})
 
@@ -111,6 +114,17 @@ def _end(outcomes: set[str]) -> None:
         say("no version replaced another: there is nothing to make again")
         return
     raise typer.Exit(EXITS[worst])
+
+
+def _signed(file: Path, keys: list[PublicKey]) -> dict[str, Any]:
+    """What a file says that one of these keys signed; another ends the command."""
+    from app.proof.verify import Refused, check
+
+    try:
+        return check(file.read_bytes(), keys)
+    except Refused as refused:
+        say(f"palimpsest: {refused}")
+        raise typer.Exit(Exit.FAILED) from None
 
 
 def _keys(text: str) -> list[PublicKey]:
