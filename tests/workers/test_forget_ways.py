@@ -8,9 +8,11 @@ import pytest
 from safetensors.numpy import save as dump
 
 from app import ids
+from app.errors import NotFound, VersionTainted
 from app.schemas.aliases import AliasPut
 from app.services.erasure import ledger
 from app.services.models import aliases, snapshots
+from app.services.predictions import serving
 from app.tables import (
     Alias,
     AliasMove,
@@ -103,6 +105,33 @@ def test_a_step_whose_rows_all_go_is_nothing_and_what_builds_on_it_goes_on(servi
         assert last.version_id is None
         assert "suspended" in last.reason
         assert ids.encode("fgt", request.id) in last.reason
+
+
+def test_an_alias_that_it_suspended_and_a_rollback_to_what_it_withdrew_say_what_to_do(
+    service, tenant, caller
+):
+    methods = [("ncm", {}), ("fetril", {"solver": "closed_form"})]
+    model, _, data = steps(service, tenant, caller, BY_CLASS[:2], methods)
+    for name, number in (("live", 2), ("back", 2), ("back", 1)):
+        aliases.put(service, caller, model.id, name, AliasPut(version=number, reason="x"), lambda _: None)
+    request, _ = forget(service, tenant, data[1], *range(len(BY_CLASS[1])))
+    because = f"suspended .forget {ids.encode('fgt', request.id)}: nothing usable is left of version 2.; "
+
+    with service.db.read() as session:
+        with pytest.raises(VersionTainted, match=f"'live' is {because}move it to 1") as refused:
+            serving.resolve(session, tenant.id, model.id, "live", None)
+        with pytest.raises(NotFound):
+            serving.resolve(session, tenant.id, model.id, "never", None)
+    assert [path.rpartition("/")[2] for path in refused.value.related] == ["1"]
+    with pytest.raises(VersionTainted, match=f"'live' is {because}move it to 1"):
+        aliases.rollback(service, caller, model.id, "live", "worse", lambda _: None)
+    with pytest.raises(VersionTainted, match=r"version 2 is affected by 1 .*; choose 1"):
+        aliases.rollback(service, caller, model.id, "back", "worse", lambda _: None)
+
+    aliases.put(service, caller, model.id, "live", AliasPut(version=1, reason="x"), lambda _: None)
+    aliases.remove(service, caller, model.id, "live", lambda _: None)
+    with service.db.read() as session, pytest.raises(NotFound):
+        serving.resolve(session, tenant.id, model.id, "live", None)
 
 
 def test_an_alias_of_a_version_of_which_nothing_is_left_falls_back_where_the_model_says_so(

@@ -131,7 +131,7 @@ def _move_aliases(
         if new is not None:
             aliases.move(session, model, alias.name, new, reason=reason, actor=actor)
         else:
-            reason = f"{why}: nothing usable is left of version {old.number}; suspended"
+            reason = f"{why}: nothing usable is left of version {old.number}"
             aliases.suspend(session, model, alias, reason=reason, actor=actor)
 
 

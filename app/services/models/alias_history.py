@@ -14,6 +14,9 @@ from app.errors import NotFound, VersionNotReady
 from app.schemas.aliases import AliasMoveRead
 from app.tables import Alias, AliasMove, Model, Version
 
+REMOVED = "removed"  # the reason of a move to no version that somebody asked for
+SUSPENDED = "; suspended"  # how the reason ends of one that a forget job made
+
 
 def of(session: Session, model_id: UUID, name: str) -> list[AliasMoveRead]:
     """Every move of an alias, newest first; also of one that was removed."""
@@ -50,6 +53,19 @@ def before(session: Session, row: Alias) -> Version:
         if version_id not in (None, row.version_id):
             return session.get_one(Version, version_id)
     raise VersionNotReady(f"alias {row.name!r} never named another version")
+
+
+def suspension(session: Session, model_id: UUID, name: str) -> str | None:
+    """Why an alias that a forget job took away names nothing; None where it was not, or is there again."""
+    newest = session.scalar(
+        select(AliasMove)
+        .where(AliasMove.model_id == model_id, AliasMove.name == name)
+        .order_by(AliasMove.created_at.desc(), AliasMove.id.desc())
+        .limit(1)
+    )
+    if newest is None or newest.version_id is not None or newest.reason == REMOVED:
+        return None
+    return newest.reason.removesuffix(SUSPENDED)
 
 
 def count(session: Session, model_id: UUID, name: str) -> int:

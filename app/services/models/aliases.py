@@ -108,7 +108,7 @@ def remove(service: Service, caller: Caller, model_id: UUID, name: str, check: C
         check(row.revision)
         _may(caller, row, None)
         session.delete(row)
-        alias_history.write(session, model, name, None, "removed", caller.actor)
+        alias_history.write(session, model, name, None, alias_history.REMOVED, caller.actor)
         _record(session, model, name, "alias.removed", caller.actor)
         touch(session)
 
@@ -130,11 +130,12 @@ def rollback(
         model = models.get(session, caller.tenant_id, model_id, lock=True)
         row = _row(session, model.id, name)
         if row is None:
-            raise NotFound(f"there is no alias {name!r}")
+            raise absent(session, model, name)
         check(row.revision)
         _may(caller, row, None)
         version = alias_history.before(session, row)
-        if version.state != "ready" and versions.replacement(session, version) is None:
+        taint.refuse_tainted(session, version)
+        if version.state != "ready":
             raise _no_way_back(session, model, row, version)
         allow(session, model, version)
         moved = move(session, model, name, version, reason=reason, actor=caller.actor)
@@ -174,7 +175,7 @@ def suspend(session: Session, model: Model, row: Alias, *, reason: str, actor: s
     """Take an alias away of which no version may answer; its history says why."""
     session.delete(row)
     session.flush()
-    alias_history.write(session, model, row.name, None, reason, actor)
+    alias_history.write(session, model, row.name, None, f"{reason}{alias_history.SUSPENDED}", actor)
     _record(session, model, row.name, "alias.suspended", actor)
     touch(session)
 
@@ -185,6 +186,22 @@ def named(session: Session, model: Model, name: str) -> Version | None:
     return None if row is None else session.get_one(Version, row.version_id)
 
 
+def absent(
+    session: Session, model: Model, name: str, pointer: str | None = None
+) -> NotFound | VersionTainted:
+    """What to say of an alias that names nothing: there is none, or a forget job suspended it."""
+    why = alias_history.suspension(session, model.id, name)
+    if why is None:
+        return NotFound(f"the model has no alias {name!r}", pointer=pointer)
+    possible = _possible(session, model, name)
+    step = f"move it to {_numbers(possible)}" if possible else "teach a version and move it there"
+    return VersionTainted(
+        f"alias {name!r} is suspended ({why}); {step}",
+        pointer=pointer,
+        related=[versions.path(model.id, one.number) for one in possible],
+    )
+
+
 def allow(session: Session, model: Model, version: Version, pointer: str | None = None) -> None:
     """Raise unless an alias may move to the version: there, untainted, not replaced by a forget job, and free
     of restricted rows.
@@ -192,8 +209,7 @@ def allow(session: Session, model: Model, version: Version, pointer: str | None 
     A forget job asks nothing: it moves aliases to its replacements though a later entry may taint those.
     """
     name = f"version {version.number}"
-    if version.state == "ready" or versions.replacement(session, version):
-        taint.refuse_tainted(session, version, pointer)
+    taint.refuse_tainted(session, version, pointer)
     if version.state != "ready":
         raise VersionNotReady(f"{name} is {version.state}", pointer=pointer)
     if ledger.uses_restricted(session, version.id):
@@ -235,19 +251,24 @@ def _may(caller: Caller, row: Alias | None, protected: bool | None, pointer: str
 
 def _no_way_back(session: Session, model: Model, row: Alias, version: Version) -> VersionNotReady:
     """The refusal to go back to a version that is retired or purged, with those that the alias may name."""
-    others = session.scalars(
-        select(Version)
-        .where(Version.model_id == model.id, Version.state == "ready", Version.id != row.version_id)
-        .order_by(Version.number.desc())
-    )
-    possible = [one for one in others if not refusal(session, model, one, row.name, may_promote=True)][:MOST]
-    numbers = ", ".join(str(one.number) for one in possible)
-    choose = f"it can be moved to {numbers}" if possible else "no other version can be used"
+    possible = _possible(session, model, row.name, but=row.version_id)
+    choose = f"it can be moved to {_numbers(possible)}" if possible else "no other version can be used"
     return VersionNotReady(
         f"alias {row.name!r} named version {version.number} before, which is {version.state}: "
         f"what it stored was destroyed; {choose}",
         related=[versions.path(model.id, one.number) for one in possible],
     )
+
+
+def _possible(session: Session, model: Model, name: str, but: UUID | None = None) -> list[Version]:
+    """The newest versions that an alias may name."""
+    ready = select(Version).where(Version.model_id == model.id, Version.state == "ready", Version.id != but)
+    found = session.scalars(ready.order_by(Version.number.desc()))
+    return [one for one in found if not refusal(session, model, one, name, may_promote=True)][:MOST]
+
+
+def _numbers(possible: list[Version]) -> str:
+    return ", ".join(str(one.number) for one in possible)
 
 
 def _record(session: Session, model: Model, name: str, action: str, actor: str) -> None:

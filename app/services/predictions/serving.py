@@ -11,11 +11,11 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.errors import NotFound, Purged
+from app.errors import Purged
 from app.methods.networks.spec import InputSpec
 from app.services.erasure import ledger
 from app.services.models import aliases, models, taint, versions
-from app.tables import Alias, Model, ModelClass, Version, VersionClass
+from app.tables import Model, ModelClass, Version, VersionClass
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def resolve(
         version = versions.by_number(session, model, number, pointer="/version")
     else:
         alias = alias or aliases.LATEST
-        version = _named(session, model_id, alias)
+        version = _named(session, model, alias)
     if version.state == "purged":
         raise Purged(f"version {version.number} was destroyed")
     version = versions.usable(session, model, version.number, "/version")
@@ -87,17 +87,13 @@ def _target(session: Session, model: Model, version: Version, alias: str | None)
     )
 
 
-def _named(session: Session, model_id: UUID, alias: str) -> Version:
+def _named(session: Session, model: Model, alias: str) -> Version:
     if alias == aliases.LATEST:
-        found = versions.latest(session, model_id)
+        found = versions.latest(session, model.id)
     else:
-        found = session.scalar(
-            select(Version)
-            .join(Alias, Alias.version_id == Version.id)
-            .where(Alias.model_id == model_id, Alias.name == alias)
-        )
+        found = aliases.named(session, model, alias)
     if found is None:
-        raise NotFound(f"the model has no alias {alias!r}", pointer="/alias")
+        raise aliases.absent(session, model, alias, pointer="/alias")
     return found
 
 
