@@ -82,7 +82,7 @@ def test_a_day_is_its_beginning():
 
 
 def test_a_closure_is_a_tree_that_says_all_of_it(capsys):
-    way = {"name": "retrain", "reason": "the network met them"}
+    way = {"name": "retrain", "reason": "the network met them", "classes_gone": ["gull"]}
     preview = {
         "found": 1,
         "samples": 3,
@@ -124,7 +124,7 @@ def test_a_closure_is_a_tree_that_says_all_of_it(capsys):
         "dataset dst_1: 2 rows, 2 files written anew",
         "dataset dst_2: 1 row, not stored any more",
         "model birds [old]: 2 versions, exact, about 5 min",
-        "version 1 (production): retrain: the network met them",
+        "version 1 (production): retrain: the network met them; without gull, of which no row is left",
         "version 2: destroyed",
         "job job_1 (update, queued) starts again without them",
         "ver_1 on 2026-01-02 to key:1",

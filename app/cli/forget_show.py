@@ -72,6 +72,8 @@ def _model(tree: Tree, model: Json) -> None:
         aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
         way = version["way"]
         how = f"{way['name']}: {way['reason']}" if way else "destroyed"
+        if way and way["classes_gone"]:
+            how += f"; without {', '.join(way['classes_gone'])}, of which no row is left"
         branch.add(f"version {version['number']}{aliases}: {how}")
 
 

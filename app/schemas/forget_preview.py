@@ -37,6 +37,7 @@ class WayRead(Answer):
     reason: str
     reads_rows: int = Field(description="Stored rows that it opens.")
     steps: int = Field(description="Heads or networks that it computes anew.")
+    classes_gone: list[str] = Field(description="Classes that its replacement would not know any more.")
     seconds: float = Field(description="Estimated.")
 
 

@@ -121,6 +121,25 @@ def test_looks_for_the_rows_of_a_class_and_for_the_other_models_that_used_them(c
     assert "other-models" in codes(limited)
 
 
+def test_says_that_a_version_goes_whose_last_classes_the_rows_of_another_model_s_class_are(
+    client, service, model
+):
+    classes = client.get(f"/v1/models/{model['id']}/classes").json()["items"]
+    bee = next(one["id"] for one in classes if one["name"] == "bee")
+    other = a_model(client)
+    assert update(client, other, [model["dataset"]]).status_code == 202
+    assert run_next(service).state == "succeeded"
+
+    found = look(client, [bee], scope="class")
+
+    ways = {one["model"]: [version["way"] for version in one["versions"]] for one in found["models"]}
+    assert [way["name"] for way in ways[other["id"]]] == ["drop"]
+    assert [(way["name"], way["classes_gone"]) for way in ways[model["id"]]] == [
+        ("drop", []),
+        ("subtract", ["bee"]),
+    ]
+
+
 def test_says_what_is_not_exact_where_rows_are_not_stored_any_more(client, service, model):
     with service.db.begin() as session:
         row = session.get_one(Dataset, ids.decode("dst", model["dataset"]))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from app.services.forget import ways
+from app.services.forget import classes_left, ways
+from app.services.forget.classes_left import Labels
 from app.services.models import models
 from app.tables import Dataset, ModelClass
 from tests.services.learning import a_dataset, a_model, learn, rows
@@ -76,3 +77,44 @@ def test_a_class_counts_the_rows_that_the_version_knows_of_it(service, tenant, c
     version = learn(service, caller, a_model(service, caller), [data], "analytic")
     found = way(service, tenant, version, data, classes=[class_of(service, version, "cat")])
     assert (found.kind, found.reads_rows) == ("subtract", 5)
+
+
+def with_labels(service, tenant, version, dataset, *positions):
+    labels = classes_left.read(service, {dataset.id: set(positions)})
+    return way(service, tenant, version, dataset, *positions, measured=labels.silent, labels=labels)
+
+
+def test_rows_that_are_the_last_of_a_class_take_it_along_and_the_version_where_one_is_left(
+    service, tenant, caller
+):
+    split = np.arange(10) == 9  # the last row is a cat that nothing learned
+    data = a_dataset(service, tenant.id, ["ant"] * 4 + ["bee"] * 3 + ["cat"] * 3, split=split)
+    version = learn(service, caller, a_model(service, caller), [data], "analytic")
+    found = with_labels(service, tenant, version, data, 0, 7, 8)
+    assert (found.kind, found.classes_gone) == ("subtract", ("cat",))
+    assert "known only" not in found.reason
+    assert with_labels(service, tenant, version, data, 0, 7, 9).classes_gone == ()
+    gone = with_labels(service, tenant, version, data, *range(4, 9))
+    assert (gone.kind, gone.reason) == ("drop", "fewer than two classes would be left")
+
+
+@pytest.mark.parametrize(
+    ("positions", "said"),
+    [([0], ""), ([0, 1, 2], ways.UNREAD), ([0, 1, 2, 3, 4, 5], ways.UNSURE)],
+)
+def test_what_rows_that_were_not_read_may_take_along_is_said(service, tenant, caller, positions, said):
+    data = a_dataset(service, tenant.id, rows(ant=4, bee=3, cat=3))
+    version = learn(service, caller, a_model(service, caller), [data], "ncm")
+    found = way(service, tenant, version, data, *positions, labels=Labels())
+    assert found.kind == "subtract"
+    assert found.reason == "its head is a function of sums over the rows" + said
+
+
+def test_a_step_of_which_no_row_is_left_is_not_learned_again(service, tenant, caller):
+    model = a_model(service, caller)
+    learn(service, caller, model, [a_dataset(service, tenant.id, rows(ant=4, bee=4))], "analytic")
+    own = a_dataset(service, tenant.id, rows(cat=2))
+    version = learn(service, caller, model, [own], "fetril")
+    assert with_labels(service, tenant, version, own, 0).kind == "replay"
+    gone = with_labels(service, tenant, version, own, 0, 1)
+    assert (gone.kind, gone.reason) == ("drop", "no row of the version's own update would be left")

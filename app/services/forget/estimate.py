@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.services.forget import ways
+from app.services.forget.classes_left import Labels
 from app.services.forget.closure import Closure, Touched
 from app.services.forget.ways import Way
 from app.services.models import heads
@@ -32,14 +33,21 @@ class Cost:
 
 
 def of_model(
-    session: Session, model: Model, line: Iterable[Touched], closure: Closure, classes: Collection[UUID]
+    session: Session,
+    model: Model,
+    line: Iterable[Touched],
+    closure: Closure,
+    classes: Collection[UUID],
+    labels: Labels,
 ) -> dict[UUID, Cost]:
     """The cost of each version that would be replaced: those that are ready."""
     found = {}
     for touched in line:
         version = touched.version
         if version.state == "ready":
-            way = ways.of(session, model, version, closure.rows, classes=classes)
+            way = ways.of(
+                session, model, version, closure.rows, measured=labels.silent, classes=classes, labels=labels
+            )
             found[version.id] = Cost(way, round(_seconds(session, model, version, way), 3))
     return found
 

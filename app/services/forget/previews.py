@@ -22,8 +22,9 @@ from app.schemas.forget_preview import (
 from app.service import Caller, Service
 from app.services.callers import audit
 from app.services.erasure.ledger import CLASS
-from app.services.forget import closure, estimate, limits, locate, targets
+from app.services.forget import classes_left, closure, estimate, limits, locate, targets, ways
 from app.services.forget.class_rows import rows_of_class
+from app.services.forget.classes_left import Labels
 from app.services.forget.closure import Closure, Touched
 from app.services.forget.estimate import Cost
 from app.tables import Model, ModelClass
@@ -44,10 +45,11 @@ def preview(service: Service, caller: Caller, body: ForgetCreate) -> ForgetPrevi
     classes = [UUID(hex=one.removeprefix(CLASS)) for one in plain if one.startswith(CLASS)]
     of_classes = _rows_of_classes(service, classes)
     models = None if body.models is None else set(body.models)
+    labels = _labels(service, tenant_id, body, plain, of_classes)
     with service.db.read() as session:
         rows, shared = _rows(session, tenant_id, body, plain, of_classes)
         found = closure.of(session, tenant_id, rows, classes, models)
-        costs = _costs(session, found, classes)
+        costs = _costs(session, found, classes, labels)
         return ForgetPreview(
             scope=body.scope,
             persons=len(named),
@@ -106,9 +108,24 @@ def _rows(
     return rows, shared
 
 
-def _costs(session: Session, found: Closure, classes: Sequence[UUID]) -> dict[UUID, Mapping[UUID, Cost]]:
+def _labels(
+    service: Service, tenant_id: UUID, body: ForgetCreate, plain: Sequence[str], of_classes: Rows
+) -> Labels:
+    """The labels of the rows that would go, read only where a version could lose a class with them."""
+    models = None if body.models is None else set(body.models)
+    with service.db.read() as session:
+        rows, _ = _rows(session, tenant_id, body, plain, of_classes)
+        found = locate.affected(session, tenant_id, rows, (), models)
+        ready = [version for line in found.values() for version in line if version.state == "ready"]
+        needed = any(ways.may_lose_classes(session, version, rows) for version in ready)
+    return classes_left.read(service, rows) if needed else Labels()
+
+
+def _costs(
+    session: Session, found: Closure, classes: Sequence[UUID], labels: Labels
+) -> dict[UUID, Mapping[UUID, Cost]]:
     return {
-        id: estimate.of_model(session, session.get_one(Model, id), line, found, classes)
+        id: estimate.of_model(session, session.get_one(Model, id), line, found, classes, labels)
         for id, line in found.versions.items()
     }
 
@@ -163,6 +180,7 @@ def _version(touched: Touched, cost: Cost | None) -> VersionTouched:
             reason=cost.way.reason,
             reads_rows=cost.way.reads_rows,
             steps=cost.way.steps,
+            classes_gone=list(cost.way.classes_gone),
             seconds=cost.seconds,
         )
     version = touched.version
