@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from app import ids
@@ -16,8 +16,17 @@ from app.db import clock
 from app.service import Service
 from app.services.erasure import entries
 from app.services.forget import closure, due, locate, states
-from app.services.jobs.rows import State, locked, new_job
+from app.services.jobs.rows import State, new_job
 from app.tables import ForgetItem, ForgetRequest, ForgetTarget, Job, RestrictedRow
+
+WAITING = (
+    select(Job)
+    .where(Job.lane == bindparam("lane"), Job.kind == "forget", Job.state == State.QUEUED)
+    .order_by(Job.created_at, Job.id)
+    .limit(1)
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
 
 
 def carry_out(
@@ -119,9 +128,8 @@ def _queued(
     """The job, and whether a worker has to hear of it: one that waits was rung for, and is swept."""
     urgency = due.urgency(request.due_at, now)
     latest = max(now, request.due_at)
-    waiting = select(Job).where(Job.lane == model_id, Job.kind == "forget", Job.state == State.QUEUED)
-    held = waiting.order_by(Job.created_at, Job.id).limit(1)
-    job, is_news = locked(session, held), False  # claimed after this commit
+    # one that waits is held: it is claimed after this commit
+    job, is_news = session.scalars(WAITING, {"lane": model_id}).one_or_none(), False
     if job is None:
         is_news = True
         job = new_job(

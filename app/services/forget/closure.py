@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import BindParameter, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.services.erasure.ledger import Positions
@@ -31,6 +31,16 @@ from app.tables import (
     Version,
     VersionClass,
     VersionDataset,
+)
+
+IN_DATASETS: BindParameter[Any] = bindparam("datasets", expanding=True)
+DATASETS = select(Dataset.id, Dataset.deleted_at).where(Dataset.id.in_(IN_DATASETS)).order_by(Dataset.id)
+EXPORTS = (
+    select(Export)
+    .where(
+        or_(Export.version_id.in_(bindparam("versions", expanding=True)), Export.dataset_id.in_(IN_DATASETS))
+    )
+    .order_by(Export.id)
 )
 
 
@@ -106,11 +116,10 @@ def items(
 ) -> list[ForgetItem]:
     """The items of what a request touches beside its models."""
     taken = [id for id, positions in rows.items() if positions]
-    datasets = select(Dataset.id, Dataset.deleted_at).where(Dataset.id.in_(taken)).order_by(Dataset.id)
     state = "located" if request.models is None else "kept"  # rows stay where only some models must forget
     found: list[tuple[str, UUID, str, dict[str, Any]]] = [
         ("dataset", id, state, {"rows": len(rows[id]), "retained": deleted_at is None})
-        for id, deleted_at in session.execute(datasets)
+        for id, deleted_at in session.execute(DATASETS, {"datasets": taken})
     ]
     found += [
         ("export", row.id, "listed", {"recipient": row.recipient, "at": row.created_at.isoformat()})
@@ -192,8 +201,7 @@ def _stored(session: Session, dataset_id: UUID, positions: frozenset[int]) -> St
 
 
 def _exports(session: Session, versions: list[UUID], datasets: Iterable[UUID]) -> Sequence[Export]:
-    left = or_(Export.version_id.in_(versions), Export.dataset_id.in_(list(datasets)))
-    return session.scalars(select(Export).where(left).order_by(Export.id)).all()
+    return session.scalars(EXPORTS, {"versions": versions, "datasets": list(datasets)}).all()
 
 
 def _jobs(

@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from app.db import touch
 from app.services.forget import approve, due, states
 from app.services.jobs.rows import State
 from app.tables import ErasedRow, ForgetItem, ForgetRequest, ForgetTarget, Job
+
+CANDIDATES = (
+    select(ForgetRequest.id)
+    .join(ForgetTarget, ForgetTarget.request_id == ForgetRequest.id)
+    .where(
+        ForgetTarget.tenant_id == bindparam("tenant_id"),
+        ForgetTarget.target == bindparam("target"),
+        ForgetRequest.scope == bindparam("scope"),
+        ForgetRequest.shared_rows == bindparam("shared_rows"),
+        ForgetRequest.accept == bindparam("accept"),
+        ForgetRequest.duplicate_of.is_(None),
+        ForgetRequest.state.not_in(states.ENDED),
+    )
+    .order_by(ForgetRequest.created_at.desc())
+)
 
 
 def find(session: Session, request: ForgetRequest, targets: Sequence[str]) -> ForgetRequest | None:
@@ -20,21 +35,8 @@ def find(session: Session, request: ForgetRequest, targets: Sequence[str]) -> Fo
     One that was approved before rows came in that the new request means is not joined: its entry does not
     name them.
     """
-    candidates = (
-        select(ForgetRequest.id)
-        .join(ForgetTarget, ForgetTarget.request_id == ForgetRequest.id)
-        .where(
-            ForgetTarget.tenant_id == request.tenant_id,
-            ForgetTarget.target == targets[0],
-            ForgetRequest.scope == request.scope,
-            ForgetRequest.shared_rows == request.shared_rows,
-            ForgetRequest.accept == request.accept,
-            ForgetRequest.duplicate_of.is_(None),
-            ForgetRequest.state.not_in(states.ENDED),
-        )
-        .order_by(ForgetRequest.created_at.desc())
-    )
-    for id in session.scalars(candidates).all():
+    same = {name: getattr(request, name) for name in ("tenant_id", "scope", "shared_rows", "accept")}
+    for id in session.scalars(CANDIDATES, {"target": targets[0], **same}).all():
         held = states.lock(session, [id])
         if held and _is_same(session, held[0], request, targets):
             return held[0]
