@@ -32,6 +32,7 @@ from workers.rows import MadeFeatures
 
 MOST_ROWS = 10_000
 MOST_SHARDS = 12  # of one dataset
+NO_OTHERS = "not measured: no other rows in the opened shards"
 FEWEST = 25  # rows of which a mean is stated; of fewer it tells about each
 
 
@@ -107,7 +108,10 @@ def on_rows(
         for block in blocks
     ]
     scorer = scorer_of(after)
-    return {"forgotten": _said(scorer, after, gone, plan), "others": _said(scorer, after, others, plan)}
+    beside = _said(scorer, after, others, plan)
+    if not beside["rows"]:
+        beside["reason"] = NO_OTHERS
+    return {"forgotten": _said(scorer, after, gone, plan), "others": beside}
 
 
 def _anew(service: Service, plan: Plan, task: Task, after: Snapshot) -> Forgotten:

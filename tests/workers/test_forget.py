@@ -102,6 +102,19 @@ def test_a_row_without_a_label_was_never_learned_and_changes_nothing(service, te
     assert digest(service, new, "statistics") == digest(service, old, "statistics")
 
 
+def test_where_no_row_stays_beside_those_that_go_it_says_so(service, tenant, caller):
+    labels, x = many()
+    all_of_one, other = (sent(service, tenant, labels, x, part) for part in (range(8), range(8, 32)))
+    old = learn(service, caller, an_exact_model(service, caller), [all_of_one, other], "analytic")
+    request, _ = forget(service, tenant, all_of_one, *range(8))
+    others = items_of(service, request)[old.id].detail["checks"]["others"]
+    assert others == {
+        "rows": 0,
+        "accuracy": None,
+        "reason": "not measured: no other rows in the opened shards",
+    }
+
+
 def test_what_was_verified_is_told_and_no_digest_of_it(service, tenant, caller):
     labels, x = many()
     data = sent(service, tenant, labels, x, range(32))
