@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from sqlalchemy import delete
 
 from app.services.forget import classes_left, ways
 from app.services.forget.classes_left import Labels
 from app.services.models import models
-from app.tables import Dataset, ModelClass
+from app.tables import Dataset, ModelClass, Shard
 from tests.services.learning import a_dataset, a_model, learn, rows
 
 MLP = {"name": "mlp", "params": {"hidden": [8]}}
@@ -69,7 +70,12 @@ def test_nothing_is_left_without_rows_or_with_one_class_or_with_rows_nowhere(ser
     with service.db.begin() as session:
         row = session.get_one(Dataset, data.id)
         row.deleted_at = row.created_at
-    assert way(service, tenant, version, data, 1).kind == "drop"
+    found = way(service, tenant, version, data, 1)
+    assert (found.kind, found.can_be_sent) == ("drop", True)  # its purge, which writes the index, is to come
+    with service.db.begin() as session:
+        session.execute(delete(Shard).filter_by(dataset_id=data.id))
+    found = way(service, tenant, version, data, 1)
+    assert (found.kind, found.can_be_sent) == ("drop", False)
 
 
 def test_a_class_counts_the_rows_that_the_version_knows_of_it(service, tenant, caller):

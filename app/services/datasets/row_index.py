@@ -138,6 +138,15 @@ def there(session: Session, dataset_ids: Collection[UUID], feature_map_id: UUID)
     return set(session.scalars(query))
 
 
+def comes(session: Session, dataset_ids: Collection[UUID], feature_map_id: UUID) -> set[UUID]:
+    """Those of the datasets that have an index on the map, or get one: rows of theirs on it still wait for
+    the purge that writes it."""
+    waiting = select(Shard.dataset_id).where(
+        Shard.dataset_id.in_(list(dataset_ids)), Shard.feature_map_id == feature_map_id
+    )
+    return there(session, dataset_ids, feature_map_id) | set(session.scalars(waiting.distinct()))
+
+
 def any_of(service: Service, dataset_id: UUID) -> Index | None:
     """An index of the dataset, whatever the map: positions, labels and splits are the same in each."""
     with service.db.read() as session:

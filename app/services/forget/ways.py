@@ -225,7 +225,7 @@ def _with_what_is_stored(
     if rest_is_stored:
         rows_left = sum(train.values()) - sum(map(len, used.values()))
         return Way("retrain", "exact", ELSEWHERE, rows_left, 1)
-    told = row_index.there(session, missing, version.feature_map_id) >= missing.keys()
+    told = row_index.comes(session, missing, version.feature_map_id) >= missing.keys()
     return dropped(missing, can_be_sent=told)
 
 
