@@ -128,6 +128,9 @@ def _enter(session: Session, request: ForgetRequest, rows: Gone) -> None:
     ]
     if fresh:
         session.execute(insert(ErasedRow), fresh)
+    [row] = states.lock(session, [request.id])
+    found = known | {(one["dataset_id"], one["position"]) for one in fresh}
+    row.evidence = {**row.evidence, "rows": len(found), "datasets": len({id for id, _ in found})}
 
 
 def _queue_others(

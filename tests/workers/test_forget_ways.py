@@ -332,6 +332,8 @@ def test_a_class_goes_whole_from_the_model_and_its_rows_from_others(service, ten
     assert run_next(service).kind == "forget"
     assert weights(service, replacement_of(service, theirs)) == weights(service, wanted)
     assert request_of(service, request).state == "purging"
+    evidence = request_of(service, request).evidence
+    assert (evidence["rows"], evidence["datasets"]) == (len(part) - len(without), 1)
 
 
 def test_rows_that_are_only_restricted_stay_in_the_replacement(service, tenant, caller):
