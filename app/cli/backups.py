@@ -40,6 +40,11 @@ def backup(
         manifest = backups.write(service, folder, tell)
     found = manifest.model_dump(mode="json")
     show_one({**found, "rows": sum(manifest.rows.values())}, output)
+    if manifest.missing:
+        say(
+            "missing: files that are named still and that an erasure destroyed; nothing that can be had is "
+            "left out"
+        )
 
 
 def restore(
