@@ -43,7 +43,8 @@ def uncovered(request: ForgetRequest, versions: list[Json], left: list[Json]) ->
         )
     if left:
         found.append(
-            f"{len(left)} copies had left before: the recipients are listed and must act themselves."
+            f"{len(left)} {'copy' if len(left) == 1 else 'copies'} had left before: the recipients are listed "
+            "and must act themselves."
         )
     if any(_extractor(version) != "no" for version in versions):
         found.append(

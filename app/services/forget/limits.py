@@ -39,13 +39,13 @@ def _found(
         )
     left = sum(map(len, shared.values()))
     if left and body.shared_rows == "report":
-        yield "shared-rows", f"{left} rows name other persons too and stay."
+        yield "shared-rows", f"{_rows(left, 'names', 'name')} other persons too: not erased."
     if body.models is not None:
         yield "other-models", "Only the models that were named forget; stored rows and other models stay."
     if missing := sum(one.rows for one in found.datasets if one.dataset.deleted_at is not None):
         yield (
             "rows-not-retained",
-            f"{missing} rows are not stored any more. Where a version cannot be cleaned without them, the "
+            f"{_rows(missing, 'is', 'are')} not stored any more. Where a version cannot be cleaned without them, the "
             "request waits as failed until they are sent again (`rows`), or until a retry lets such versions "
             "go (`withdraw`).",
         )
@@ -91,6 +91,11 @@ def _of_models(session: Session, models: list[UUID]) -> Iterator[tuple[str, str]
             "encoder-outside",
             "Vectors were made outside: the encoder that made them is not part of the erasure.",
         )
+
+
+def _rows(count: int, one: str, many: str) -> str:
+    """`1 row is`, `2 rows are`."""
+    return f"1 row {one}" if count == 1 else f"{count} rows {many}"
 
 
 def _others_wait(session: Session, models: list[UUID]) -> bool:

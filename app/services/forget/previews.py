@@ -31,6 +31,8 @@ from app.tables import Model, ModelClass
 
 Rows = dict[UUID, set[int]]
 
+WAITS = "; the request waits as failed for a retry with them, or with `withdraw`, and only then does it go"
+
 
 def preview(service: Service, caller: Caller, body: ForgetCreate) -> ForgetPreview:
     """The closure of a request, its cost, and what it would not reach; raises as the request itself would."""
@@ -177,7 +179,7 @@ def _version(touched: Touched, cost: Cost | None) -> VersionTouched:
         way = WayRead(
             name=cost.way.kind,
             guarantee=cost.way.guarantee,
-            reason=cost.way.reason,
+            reason=cost.way.reason + (WAITS if cost.way.unstored else ""),
             reads_rows=cost.way.reads_rows,
             steps=cost.way.steps,
             classes_gone=list(cost.way.classes_gone),
