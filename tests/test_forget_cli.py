@@ -98,8 +98,8 @@ def test_a_closure_is_a_tree_that_says_all_of_it(capsys):
                 "guarantee": "exact",
                 "seconds": 300.0,
                 "versions": [
-                    {"number": 1, "aliases": ["production"], "way": way},
-                    {"number": 2, "aliases": [], "way": None},
+                    {"id": "ver_1", "number": 1, "aliases": ["production"], "way": way},
+                    {"id": "ver_2", "number": 2, "aliases": [], "way": None},
                 ],
             }
         ],
@@ -120,14 +120,14 @@ def test_a_closure_is_a_tree_that_says_all_of_it(capsys):
     draw(forget_show.closure(preview, "Forget 1 person:"))
     out = capsys.readouterr().out
     for said in (
-        "3 rows, 1 of them name other persons too",
+        "3 rows, 1 of them names other persons too",
         "dataset dst_1: 2 rows, 2 files written anew",
         "dataset dst_2: 1 row, not stored any more",
         "model birds [old]: 2 versions, exact, about 5 min",
         "version 1 (production): retrain: the network met them; without gull, of which no row is left",
         "version 2: destroyed",
         "job job_1 (update, queued) starts again without them",
-        "ver_1 on 2026-01-02 to key:1",
+        "model birds [old], version 1 on 2026-01-02 to key:1",
         "50% of the rows",
         "takes about 12 s",
         "Backups end by themselves.",
@@ -155,3 +155,25 @@ def test_how_it_ended_is_one_line_and_an_exit_code(capsys, state, expected, said
 
     assert forget_show.verdict(request, {"level": "E", "sentence": "All."}) is expected
     assert capsys.readouterr().err == said + "\n"
+
+
+@pytest.mark.parametrize(
+    ("shared", "codes", "said"),
+    [
+        (0, [], ""),
+        (2, [], ", 2 of them name other persons too"),
+        (3, ["shared-rows"], "; 3 more, which name other persons too, stay"),
+    ],
+)
+def test_rows_of_others_are_among_those_that_go_or_stay(shared, codes, said):
+    assert forget_show._of_others(shared, [{"code": code} for code in codes]) == said
+
+
+def test_versions_of_several_models_and_classes_are_named_as_what_they_are():
+    line = {"number": 1, "replacement": 2, "way": "subtract", "guarantee": "exact"}
+    items = [{"kind": "version", "detail": {**line, "model": model}} for model in ("mdl_a", "mdl_b")]
+    request = {"scope": "class", "persons": 1, "evidence": {"persons": 1, "rows": 4}, "items": items}
+    found = forget_show.summary(request)
+    assert found["versions"] == [f"{model}: 1 -> 2 by subtract, exact" for model in ("mdl_a", "mdl_b")]
+    assert (found["classes"], found["found classes"], found["found rows"]) == (1, 1, 4)
+    assert forget_show.summary({**request, "items": items[:1]})["versions"] == ["1 -> 2 by subtract, exact"]

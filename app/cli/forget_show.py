@@ -31,7 +31,7 @@ def closure(preview: Json, title: str) -> Tree:
     rows = preview["samples"]
     if rows:
         shared = preview["shared"]
-        tree.add(f"{_count(rows, 'row')}" + (f", {shared} of them name other persons too" if shared else ""))
+        tree.add(f"{_count(rows, 'row')}" + _of_others(shared, preview["uncovered"]))
     for dataset in preview["datasets"]:
         tree.add(_dataset(dataset))
     for model in preview["models"]:
@@ -39,9 +39,14 @@ def closure(preview: Json, title: str) -> Tree:
     for job in preview["jobs"]:
         tree.add(f"job {job['job']} ({job['kind']}, {job['state']}) starts again without them")
     if preview["exports"]:
+        known = {
+            version["id"]: f"model {model['name']}, version {version['number']}"
+            for model in preview["models"]
+            for version in model["versions"]
+        }
         left = tree.add("copies that left, whose recipients must act themselves")
         for copy in preview["exports"]:
-            what = copy["version"] or copy["dataset"]
+            what = known.get(copy["version"]) or copy["version"] or copy["dataset"]
             left.add(f"{what} on {copy['at'][:10]} to {copy['recipient'] or copy['actor']}")
     shares = preview["exactly_removable"]
     if shares["rows"] is not None:
@@ -52,6 +57,17 @@ def closure(preview: Json, title: str) -> Tree:
         for one in preview["uncovered"]:
             limits.add(one["detail"])
     return tree
+
+
+def _of_others(shared: int, uncovered: list[Json]) -> str:
+    """What is said of rows that name other persons too: they are among those that go, or stay."""
+    if not shared:
+        return ""
+    if any(one["code"] == "shared-rows" for one in uncovered):
+        return (
+            f"; {shared} more, which name{'s' * (shared == 1)} other persons too, stay{'s' * (shared == 1)}"
+        )
+    return f", {shared} of them name{'s' * (shared == 1)} other persons too"
 
 
 def _dataset(dataset: Json) -> str:
@@ -152,10 +168,20 @@ def save(api: Client, request: str, certificate: bytes, file: Path) -> Iterator[
 
 
 def summary(request: Json) -> dict[str, Any]:
-    """What people want to know of a request; the rest is in `palimpsest forget get --output json`."""
+    """What people want to know of a request; the rest is in `palimpsest forget get --output json`.
+
+    Versions of several models stand under each model's name or id.
+    """
     found = {name: request[name] for name in SUMMARY if request.get(name) is not None}
     counts = {f"found {name}": value for name, value in request["evidence"].items() if name in FOUND}
-    replaced = [_replaced(item["detail"]) for item in request["items"] if item["kind"] == "version"]
+    if request.get("scope") == "class":
+        counts = {name.replace("persons", "classes"): value for name, value in counts.items()}
+        found = {name.replace("persons", "classes"): value for name, value in found.items()}
+    details = [item["detail"] for item in request["items"] if item["kind"] == "version"]
+    several = len({detail.get("model") for detail in details}) > 1
+    replaced = [
+        (f"{detail.get('model') or 'a model'}: " if several else "") + _replaced(detail) for detail in details
+    ]
     return {**found, **counts, **({"versions": replaced} if replaced else {})}
 
 

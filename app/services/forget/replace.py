@@ -95,6 +95,7 @@ def _placed(
 def _line(session: Session, one: Replacement, old: Version, new: Version | None) -> dict[str, Any]:
     """What is said of a version: the detail of its item in each request that is about it."""
     line = {
+        "model": ids.encode("mdl", old.model_id),
         "number": old.number,
         "replacement": new.number if new else None,
         "replacement_id": new.id.hex if new else None,
