@@ -42,10 +42,8 @@ def uncovered(request: ForgetRequest, versions: list[Json], left: list[Json]) ->
             "Only the models that the request names were cleaned: stored rows and other models are as before."
         )
     if left:
-        found.append(
-            f"{len(left)} {'copy' if len(left) == 1 else 'copies'} had left before: the recipients are listed "
-            "and must act themselves."
-        )
+        copies = "1 copy" if len(left) == 1 else f"{len(left)} copies"
+        found.append(f"{copies} had left before: the recipients are listed and must act themselves.")
     if any(_extractor(version) != "no" for version in versions):
         found.append(
             "Networks that were not trained here may have seen what was erased; the claim is about what was "

@@ -45,9 +45,9 @@ def _found(
     if missing := sum(one.rows for one in found.datasets if one.dataset.deleted_at is not None):
         yield (
             "rows-not-retained",
-            f"{_rows(missing, 'is', 'are')} not stored any more. Where a version cannot be cleaned without them, the "
-            "request waits as failed until they are sent again (`rows`), or until a retry lets such versions "
-            "go (`withdraw`).",
+            f"{_rows(missing, 'is', 'are')} not stored any more. Where a version cannot be cleaned without "
+            "them, the request waits as failed until they are sent again (`rows`), or until a retry lets "
+            "such versions go (`withdraw`).",
         )
     if found.versions:
         yield from _of_models(session, list(found.versions))
