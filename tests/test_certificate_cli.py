@@ -107,6 +107,7 @@ def test_it_makes_a_version_again_from_exported_rows(service, caller, palimpsest
     (folder / "notes.npz").write_text("something else")
     code, found = palimpsest("reproduce", file, "--data", folder)
     assert (code, found[0]["outcome"]) == (Exit.DONE, "equal")
+    assert found[0]["model"] == ids.encode("mdl", done.new.model_id)
 
     with np.load(path) as arrays:
         changed = {**arrays, "label": arrays["label"][::-1]}

@@ -175,5 +175,7 @@ def test_versions_of_several_models_and_classes_are_named_as_what_they_are():
     request = {"scope": "class", "persons": 1, "evidence": {"persons": 1, "rows": 4}, "items": items}
     found = forget_show.summary(request)
     assert found["versions"] == [f"{model}: 1 -> 2 by subtract, exact" for model in ("mdl_a", "mdl_b")]
+    named = forget_show.summary(request, {"mdl_a": "birds"})["versions"]
+    assert named == ["birds: 1 -> 2 by subtract, exact", "mdl_b: 1 -> 2 by subtract, exact"]
     assert (found["classes"], found["found classes"], found["found rows"]) == (1, 1, 4)
     assert forget_show.summary({**request, "items": items[:1]})["versions"] == ["1 -> 2 by subtract, exact"]

@@ -89,12 +89,20 @@ def reproduce(
         say(f"palimpsest: {UNCHECKED.format(file=file)}")
     else:
         _signed(file, _keys(key))
-    verdicts = again(_content(file), data)
+    content = _content(file)
+    verdicts = again(content, data)
+    models = {one["replacing"]["version"]: one["model"] for one in content["versions"] if one["replacing"]}
     rows = [
-        {"version": one.number, "id": one.version, "outcome": one.outcome, "reason": one.reason}
+        {
+            "model": models[one.version],
+            "version": one.number,
+            "id": one.version,
+            "outcome": one.outcome,
+            "reason": one.reason,
+        }
         for one in verdicts
     ]
-    show_list(rows, ("version", "id", "outcome", "reason"), output)
+    show_list(rows, ("model", "version", "id", "outcome", "reason"), output)
     _end({verdict.outcome for verdict in verdicts})
 
 

@@ -9,7 +9,7 @@ import typer
 
 from app.cli import forget_decisions
 from app.cli.forget_options import Accept, Named, Regulation, SharedRows, fields, model_ids, named
-from app.cli.forget_show import DONE, claim_of, closure, follow, save, summary, verdict
+from app.cli.forget_show import DONE, claim_of, closure, follow, model_names, save, summary, verdict
 from app.cli.options import DataDir, Exit, Format, Key, Output, Timeout, Url, Yes, connect
 from app.cli.show import draw, dump, say, show_one
 from app.cli.updates import CreateByDefault
@@ -176,7 +176,7 @@ def _finish(
     """Print a request as it is, or follow it, write its certificate, and say what it came to."""
     people = output is Format.TABLE
     if not wait and certificate is None:
-        show_one(summary(request) if people else request, output)
+        show_one(summary(request, model_names(api, request)) if people else request, output)
         return
     id = str(request["id"])
     if request["state"] == "awaiting-approval":
@@ -184,7 +184,7 @@ def _finish(
     done = follow(api, id, timeout) if people else api.wait_forget(id, timeout)
     signed = api.certificate(id) if done["state"] in DONE else None
     claim = claim_of(signed) if signed else None
-    show_one(summary(done) if people else {**done, "claim": claim}, output)
+    show_one(summary(done, model_names(api, done)) if people else {**done, "claim": claim}, output)
     if signed is not None and certificate is not None:
         for file in save(api, id, signed, certificate):
             say(f"written to {file}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,10 @@ def _of_others(shared: int, uncovered: list[Json]) -> str:
     """What is said of rows that name other persons too: they are among those that go, or stay."""
     if not shared:
         return ""
+    s = "s" if shared == 1 else ""
     if any(one["code"] == "shared-rows" for one in uncovered):
-        return (
-            f"; {shared} more, which name{'s' * (shared == 1)} other persons too, stay{'s' * (shared == 1)}"
-        )
-    return f", {shared} of them name{'s' * (shared == 1)} other persons too"
+        return f"; {shared} more, which name{s} other persons too, stay{s}"
+    return f", {shared} of them name{s} other persons too"
 
 
 def _dataset(dataset: Json) -> str:
@@ -167,10 +166,10 @@ def save(api: Client, request: str, certificate: bytes, file: Path) -> Iterator[
     yield signed
 
 
-def summary(request: Json) -> dict[str, Any]:
+def summary(request: Json, names: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What people want to know of a request; the rest is in `palimpsest forget get --output json`.
 
-    Versions of several models stand under each model's name or id.
+    Versions of several models stand under the name of each, or its id where `names` has none.
     """
     found = {name: request[name] for name in SUMMARY if request.get(name) is not None}
     counts = {f"found {name}": value for name, value in request["evidence"].items() if name in FOUND}
@@ -180,9 +179,17 @@ def summary(request: Json) -> dict[str, Any]:
     details = [item["detail"] for item in request["items"] if item["kind"] == "version"]
     several = len({detail.get("model") for detail in details}) > 1
     replaced = [
-        (f"{detail.get('model') or 'a model'}: " if several else "") + _replaced(detail) for detail in details
+        (f"{(names or {}).get(detail.get('model'), detail.get('model'))}: " if several else "")
+        + _replaced(detail)
+        for detail in details
     ]
     return {**found, **counts, **({"versions": replaced} if replaced else {})}
+
+
+def model_names(api: Client, request: Json) -> dict[str, str]:
+    """The names of a request's models by id; of those that are deleted none."""
+    wanted = {item["resource"] for item in request["items"] if item["kind"] == "model"}
+    return {model["id"]: model["name"] for model in api.items("models") if model["id"] in wanted}
 
 
 def _replaced(detail: Json) -> str:
