@@ -134,6 +134,9 @@ def test_what_was_erased_after_a_backup_does_not_come_back_with_it(
     report = restore(other, tmp_path / "backup", [], quiet)
 
     assert (report["erasures_applied"], report["shards_followed"]) == (1, 2)
+    with other.db.read() as session:
+        again = session.get_one(ForgetRequest, request.id)
+        assert 28 <= (again.due_at - again.submitted_at).days <= 31  # a month, as for one without a date
     for version in before:
         with pytest.raises(ArtifactCorrupt):
             snapshots.load(other, version.id)

@@ -24,7 +24,7 @@ from app.services.backups.backup import Tell
 from app.services.backups.follow import follow, follow_indexes
 from app.services.backups.lost import RESTORED, add_request, settle
 from app.services.erasure import ledger
-from app.services.forget import sweeps
+from app.services.forget import due, sweeps
 from app.services.forget.rebuilds import queue_rebuild
 from app.services.jobs import DONE
 from app.services.models import snapshots
@@ -36,8 +36,9 @@ def reconcile(service: Service, sources: Sequence[LocalFiles], tell: Tell) -> di
     followed, lost = follow(service, sources, tell)
     follow_indexes(service, sources)
     lost_rows, lost_datasets = settle(service, lost)
-    applied = _enter(service)
+    applied, brought_back = _enter(service)
     sweeps.commit_ledger_objects(service)
+    _date(service, brought_back)
     rebuilds, deleted = _rebuild(service)
     return {
         "shards_followed": followed,
@@ -78,9 +79,10 @@ def _tainted(session: Session) -> bool:
     return bool(ledger.tainted(session, session.scalars(ready).all()))
 
 
-def _enter(service: Service) -> int:
-    """Requests that the backup does not know, as the ledger's objects tell of them; how many erasures."""
-    applied = 0
+def _enter(service: Service) -> tuple[int, list[UUID]]:
+    """Requests that the backup does not know, as the ledger's objects tell of them; how many erasures, and
+    which requests."""
+    applied, brought_back = 0, []
     for found in service.ledger.all():
         if found.kind != "approve":
             continue
@@ -92,7 +94,19 @@ def _enter(service: Service) -> int:
             applied += service.ledger.get(found.request_id, "lift") is None
             if request is None:
                 _add_request(session, found)
-    return applied
+                brought_back.append(found.request_id)
+    return applied, brought_back
+
+
+def _date(service: Service, requests: Sequence[UUID]) -> None:
+    """Say of requests from the ledger when they are due by law: it keeps neither their dates nor their
+    regulation. After their jobs are queued, which wait for nothing."""
+    zone = service.settings.forget.time_zone
+    with service.db.begin() as session:
+        for id in requests:
+            if request := session.get(ForgetRequest, id):
+                request.due_at = due.by_law(None, request.submitted_at, zone)
+        touch(session)
 
 
 def _add_request(session: Session, found: LedgerObject) -> None:
