@@ -65,10 +65,9 @@ def _destroy_rows(service: Service, batch: Batch, tell: Tell) -> None:
         service.vault.destroy(dataset_id)  # its digest, and the fingerprint of its upload
         duplicates.forget(service, dataset_id)
 
-    def see(session: Session, dataset_id: UUID, positions: NDArray[np.int64]) -> None:
-        rows = stored[dataset_id]
-        mine = rows.sequences[np.isin(rows.positions, positions)]
-        evidence.add(session, batch.requests(mine.tolist()), "rows")
+    def see(session: Session, taken: Mapping[UUID, NDArray[np.int64]]) -> None:
+        mine = (stored[id].sequences[np.isin(stored[id].positions, at)] for id, at in taken.items())
+        evidence.add(session, (id for some in mine for id in batch.requests(some.tolist())), "rows")
 
     rewrites.rewrite(service, gone, tell, see)
     counts.remove_samples(service, gone)

@@ -35,8 +35,8 @@ WRITERS = 4  # files that are written at once
 
 Positions = NDArray[np.int64]  # rising
 See = Callable[
-    [Session, UUID, Positions], None
-]  # dataset, positions: told in the transaction that takes them
+    [Session, Mapping[UUID, Positions]], None
+]  # told, by dataset, in the transaction that takes them
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _name(service: Service, made: Sequence[Rewritten], see: See) -> set[UUID]:
                 removed[old.dataset_id] = removed.get(old.dataset_id, counts.Removed()) + one.removed
         for dataset_id, rows in sorted(removed.items()):
             counts.reduce(session, dataset_id, rows)
-            see(session, dataset_id, rows.positions)
+        see(session, {dataset_id: rows.positions for dataset_id, rows in removed.items()})
     return named
 
 

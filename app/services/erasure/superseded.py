@@ -196,9 +196,9 @@ def _close(service: Service, versions: Sequence[Doomed], batch: Batch) -> list[D
         now = {id: (key_id, state) for id, key_id, state in session.execute(names)}
         mine = [one for one in versions if now[one.version.id][0] == one.version.key_id]
         _empty(session, [one.version for one in mine])
+        news = [one for one in mine if now[one.version.id][1] != "purged"]  # such a one was counted before
+        evidence.add(session, (id for one in news for id in batch.requests(one.sequences)), "versions")
         for one in mine:
-            if now[one.version.id][1] != "purged":  # of a purged one a network was left, and counted then
-                evidence.add(session, batch.requests(one.sequences), "versions")
             if now[one.version.id][1] == "ready":
                 _withdraw(session, one.version, batch.requests(one.sequences))
         traces.empty(session, [one.version for one in mine])
