@@ -162,7 +162,8 @@ def hold(
     once: MaybeOnceDep,
     response: Response,
 ) -> ForgetRead:
-    """Suspend the erasure for a legal duty to keep; the rows stay restricted."""
+    """Suspend the erasure for a legal duty to keep; the rows stay restricted. It takes the place of a hold
+    that is there; the reason is kept in the clear."""
     return _tagged(decisions.hold(service, caller, forget_request, body, once), response)
 
 

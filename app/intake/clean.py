@@ -25,7 +25,10 @@ Reason = Literal["non-finite", "wrong-dimension", "subject-erased"]
 ERRORS: dict[Reason, tuple[type[AppError], str]] = {
     "non-finite": (NonFinite, "a value is missing, not finite, or too large for float32"),
     "wrong-dimension": (DimensionMismatch, "x has another width than the first row"),
-    "subject-erased": (SubjectErased, "names an erased person or sample; send reconsent=true if they agreed"),
+    "subject-erased": (
+        SubjectErased,
+        "names an erased person or sample; if they agreed again, send reconsent=true (--reconsent)",
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 
 from app.ids import DatasetId, ForgetId, JobId, ModelId
@@ -92,6 +93,13 @@ class MethodChoice(Body):
         "is left.",
     )
     params: dict[str, Any] = Field(default={}, description="Parameters of the method.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_a_bare_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError('a method is an object: {"name": "auto"}')
+        return value
 
 
 class Callback(Body):

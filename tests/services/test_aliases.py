@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
+from app import ids
 from app.errors import (
     AliasProtected,
     NotFound,
@@ -169,11 +170,12 @@ def test_refuses_to_roll_back_to_a_tainted_version(service, tenant, caller, mode
 
 def test_refuses_a_version_that_used_restricted_rows_and_stays_where_it_is(service, caller, model, data):
     put(service, caller, model, 2)
-    restrict(service, data[1], 0)
+    request_id = restrict(service, data[1], 0)
     assert named(service, caller, model) == 2
     put(service, caller, model, 1)
-    with pytest.raises(SubjectRestricted):
+    with pytest.raises(SubjectRestricted, match=ids.encode("fgt", request_id)) as refused:
         put(service, caller, model, 2)
+    assert refused.value.related == (ids.forget_path(request_id),)
 
 
 def test_refuses_a_version_that_is_retired(service, caller, model):

@@ -79,8 +79,8 @@ def test_an_entry_that_names_models_concerns_no_other(service, tenant, caller, d
     mine, theirs = learn(service, caller, model, [data]), learn(service, caller, other, [data])
     row = request(service, tenant.id, rows={data.id: [1]}, models=[model])
     with service.db.read() as session:
-        assert ledger.uses_restricted(session, mine.id)
-        assert not ledger.uses_restricted(session, theirs.id)
+        assert ledger.restricting(session, mine.id)
+        assert ledger.restricting(session, theirs.id) is None
         assert ledger.unusable(session, [data.id], other.id) == {data.id: set()}
 
     approve(service, row, rows={data.id: [1]})
@@ -153,8 +153,8 @@ def test_a_class_entry_taints_what_knows_the_class_and_restricts_before(service,
     second = learn(service, caller, model, [a_dataset(service, tenant.id, rows(dog=3))])
     row = a_class(service, tenant, model, "dog")
     with service.db.read() as session:
-        assert ledger.uses_restricted(session, second.id)
-        assert not ledger.uses_restricted(session, first.id)
+        assert ledger.restricting(session, second.id)
+        assert ledger.restricting(session, first.id) is None
     with pytest.raises(SubjectRestricted):
         put(service, caller, model, 2)
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import func, select
 
 from app import ids
@@ -22,12 +23,12 @@ from app.errors import (
     RequestStateConflict,
     ValidationFailed,
 )
-from app.schemas.forget import Extension, Hold, Retry
+from app.schemas.forget import Extension, ForgetCreate, Hold, Retry
 from app.services import jobs
 from app.services.callers import audit
 from app.services.callers.idempotency import Replay
 from app.services.erasure import ledger
-from app.services.forget import decisions, reads, states, sweeps
+from app.services.forget import decisions, previews, reads, states, sweeps
 from app.services.jobs import Cause, Signal
 from app.services.jobs import asked as job_wishes
 from app.services.paging import Page
@@ -522,6 +523,11 @@ def test_refuses_what_is_not_there_and_leaves_nothing(service, caller, tenant, d
         with pytest.raises(refusal) as refused:
             ask(service, caller, targets, **fields)
         assert refused.value.errors[0].pointer == pointer
+    late = ForgetCreate(scope="subject", targets=["ada"], due_at="2026-01-01T00:00:00Z")
+    with pytest.raises(DeadlinePassed):
+        previews.preview(service, caller, late)
+    with pytest.raises(ValidationError, match=r'a method is an object: \{"name": "auto"\}'):
+        ForgetCreate(scope="subject", targets=["ada"], method="scrub")
     assert (count(service, ForgetTarget), list(service.ledger.all())) == (0, [])
 
 

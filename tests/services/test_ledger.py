@@ -55,7 +55,7 @@ def test_does_not_taint_what_left_the_row_out(service, tenant, caller, data):
     erase(service, tenant.id, data, 2)
     with service.db.read() as session:
         assert ledger.tainted(session, [version.id]) == {}
-        assert not ledger.uses_restricted(session, version.id)
+        assert ledger.restricting(session, version.id) is None
 
 
 def test_taints_what_came_of_a_tainted_version(service, tenant, caller, data):
@@ -70,10 +70,10 @@ def test_taints_what_came_of_a_tainted_version(service, tenant, caller, data):
 def test_says_which_versions_used_restricted_rows(service, tenant, caller, data):
     version = learn(service, caller, a_model(service, caller), [data])
     with service.db.read() as session:
-        assert not ledger.uses_restricted(session, version.id)
+        assert ledger.restricting(session, version.id) is None
     restrict(service, data, 3)
     with service.db.read() as session:
-        assert ledger.uses_restricted(session, version.id)
+        assert ledger.restricting(session, version.id)
 
 
 def test_tells_what_became_unusable_since(service, tenant, data):

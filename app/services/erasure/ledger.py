@@ -15,6 +15,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, SQLColumnExpression, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from app import ids
+from app.errors import SubjectRestricted
 from app.tables import (
     Dataset,
     ErasedRow,
@@ -142,26 +144,42 @@ def entered_since(at: int | SQLColumnExpression[int]) -> ColumnElement[bool]:
     return or_(LedgerEntry.sequence > at, LedgerEntry.located >= at)
 
 
-def uses_restricted(session: Session, version_id: UUID) -> bool:
-    """Whether the version, or an ancestor, used rows that are restricted now, for its model."""
+def restricting(session: Session, version_id: UUID) -> UUID | None:
+    """A request that restricts rows which the version, or an ancestor, used; None: no row is restricted."""
     version = session.get_one(Version, version_id)
     datasets = select(VersionDataset.dataset_id).where(VersionDataset.version_id == version_id)
     rows = session.execute(
-        select(RestrictedRow.dataset_id, RestrictedRow.position, ForgetRequest.models)
+        select(
+            RestrictedRow.dataset_id, RestrictedRow.position, RestrictedRow.request_id, ForgetRequest.models
+        )
         .outerjoin(ForgetRequest, ForgetRequest.id == RestrictedRow.request_id)
         .where(RestrictedRow.dataset_id.in_(datasets))
     ).all()
-    left_out = _left_out(session, {version_id}, {dataset_id for dataset_id, _, _ in rows}) if rows else {}
-    for dataset_id, position, models in rows:
+    left_out = _left_out(session, {version_id}, {row.dataset_id for row in rows}) if rows else {}
+    request_id: UUID
+    for dataset_id, position, request_id, models in rows:
         if concerns(models, version.model_id) and any(
             position not in unused for unused in left_out[version_id, dataset_id]
         ):
-            return True
+            return request_id
     classes = _restricted_classes(session, version.model_id)
     known = select(VersionClass.class_id).where(
         VersionClass.version_id == version_id, VersionClass.class_id.in_(classes)
     )
-    return bool(classes) and session.scalar(known.limit(1)) is not None
+    found = session.scalar(known.limit(1)) if classes else None
+    return None if found is None else classes[found]
+
+
+def refuse_restricted(session: Session, version: Version, pointer: str | None = None) -> None:
+    """Raise `SubjectRestricted` for a version of which a request restricts rows; names one such request."""
+    request_id = restricting(session, version.id)
+    if request_id is not None:
+        raise SubjectRestricted(
+            f"version {version.number} used rows that {ids.encode('fgt', request_id)} restricts until it is "
+            "decided, or ends",
+            pointer=pointer,
+            related=[ids.forget_path(request_id)],
+        )
 
 
 Made = Mapping[UUID, tuple[UUID, int]]  # version -> its model, and the ledger when its rows were chosen
@@ -260,14 +278,14 @@ def _class_entries(session: Session, after: int = 0) -> Iterable[tuple[UUID, Led
     return [(UUID(hex=target.removeprefix(CLASS)), entry) for target, entry in rows]
 
 
-def _restricted_classes(session: Session, model_id: UUID) -> set[UUID]:
-    """Classes that a request names which nobody has decided."""
+def _restricted_classes(session: Session, model_id: UUID) -> dict[UUID, UUID]:
+    """Classes that a request names which nobody has decided, and that request."""
     rows = session.execute(
-        select(ForgetTarget.target, ForgetRequest.models)
+        select(ForgetTarget.target, ForgetRequest.id, ForgetRequest.models)
         .join(ForgetRequest, ForgetRequest.id == ForgetTarget.request_id)
         .where(ForgetRequest.scope == "class", ForgetRequest.state.in_(UNDECIDED))
     )
-    return {UUID(hex=t.removeprefix(CLASS)) for t, models in rows if concerns(models, model_id)}
+    return {UUID(hex=t.removeprefix(CLASS)): id for t, id, models in rows if concerns(models, model_id)}
 
 
 def _lifted() -> ColumnElement[bool]:

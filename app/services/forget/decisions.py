@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import ids
 from app.db import clock
 from app.errors import ApprovalRequired, RequestStateConflict, ValidationFailed
 from app.schemas.forget import Extension, ForgetRead, Hold, Retry
@@ -105,7 +106,8 @@ def extend(
 
 
 def hold(service: Service, caller: Caller, request_id: UUID, body: Hold, once: Once | None) -> ForgetRead:
-    """Suspend the erasure for a legal duty, not the restriction; until a job has taken it up."""
+    """Suspend the erasure for a legal duty, not the restriction; until a job has taken it up. It takes the
+    place of a hold that is there."""
 
     def act(session: Session, request: ForgetRequest) -> Sequence[Job]:
         _expect(request, "awaiting-approval", "locating")
@@ -194,7 +196,8 @@ def _decide(
 def _expect(request: ForgetRequest, *wanted: str, joined: bool = False) -> None:
     if request.duplicate_of is not None and not joined:
         raise RequestStateConflict(
-            "this request joined another one: decide about that", related=[reads.url(request.duplicate_of)]
+            f"this request joined {ids.encode('fgt', request.duplicate_of)}: decide about that",
+            related=[reads.url(request.duplicate_of)],
         )
     if request.state not in wanted:
         raise RequestStateConflict(

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
+from app.errors import DeadlinePassed, ValidationFailed
 from app.services.jobs.rows import Urgency
 from app.tables import ForgetRequest, Job
 
@@ -19,8 +20,17 @@ Regulation = Literal["gdpr", "ccpa"]
 
 # time that is left -> how much more urgent than an erasure that has time
 NEAR = ((timedelta(0), 4), (timedelta(days=2), 3), (timedelta(days=7), 2), (timedelta(days=14), 1))
+EARLY = timedelta(minutes=5)  # a client's clock may be that much ahead
 FURTHER_MONTHS = 2  # of GDPR, Art. 12(3)
 CCPA_DAYS, CCPA_EXTENDED_DAYS = 45, 90
+
+
+def check(submitted_at: datetime | None, due_at: datetime | None, now: datetime) -> None:
+    """Raise where a request comes from the future, or is due in the past."""
+    if submitted_at is not None and submitted_at > now + EARLY:
+        raise ValidationFailed("submitted_at is in the future", pointer="/submitted_at")
+    if due_at is not None and due_at <= now:
+        raise DeadlinePassed("due_at has passed", pointer="/due_at")
 
 
 def by_law(regulation: str | None, submitted_at: datetime, zone: str) -> datetime:

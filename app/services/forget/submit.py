@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import insert
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import ids, methods
 from app.db import clock, touch
-from app.errors import DeadlinePassed, ValidationFailed
+from app.errors import ValidationFailed
 from app.methods.base import Kind
 from app.schemas.forget import ForgetCreate, ForgetRead
 from app.service import Caller, Service
@@ -21,7 +21,6 @@ from app.services.erasure import entries
 from app.services.forget import approve, callback, due, joins, reads, states, targets
 from app.tables import ForgetRequest, ForgetTarget, Job, RestrictedRow
 
-EARLY = timedelta(minutes=5)  # a client's clock may be that much ahead
 AT_ONCE = 10_000  # rows of one insert
 WAYS = ("auto", "exact", "retrain")  # methods of forgetting that are none of the registry
 
@@ -125,10 +124,6 @@ def _row(
     service: Service, caller: Caller, body: ForgetCreate, named: targets.Named, now: datetime
 ) -> ForgetRequest:
     submitted_at = body.submitted_at or now
-    if submitted_at > now + EARLY:
-        raise ValidationFailed("submitted_at is in the future", pointer="/submitted_at")
-    if body.due_at is not None and body.due_at <= now:
-        raise DeadlinePassed("due_at has passed", pointer="/due_at")
     zone = service.settings.forget.time_zone
     return ForgetRequest(
         id=ids.new(),

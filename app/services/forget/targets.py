@@ -11,11 +11,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import ids
+from app.db import clock
 from app.errors import Fault, NotFound, ValidationFailed
 from app.schemas.forget import AnyOf, ForgetCreate, RowsOf
 from app.service import Service
 from app.services.callers.access import digester, tenant_key
 from app.services.erasure.ledger import class_target
+from app.services.forget import due
 from app.tables import Dataset, Model, ModelClass
 
 Named = Sequence[Sequence[str]]  # for each entry of `targets` its targets, as the ledger writes them
@@ -38,7 +40,8 @@ def fingerprint(service: Service, tenant_id: UUID, body: ForgetCreate, named: Na
 
 
 def check(session: Session, tenant_id: UUID, body: ForgetCreate) -> None:
-    """Raise where a dataset, position, class or model is not there, or not the tenant's."""
+    """Raise where a dataset, position, class or model is not the tenant's, or a time cannot be."""
+    due.check(body.submitted_at, body.due_at, clock(session))
     wanted = _models(session, tenant_id, body)
     if body.rows is not None:
         check_rows(session, tenant_id, body.rows)

@@ -212,8 +212,7 @@ def allow(session: Session, model: Model, version: Version, pointer: str | None 
     taint.refuse_tainted(session, version, pointer)
     if version.state != "ready":
         raise VersionNotReady(f"{name} is {version.state}", pointer=pointer)
-    if ledger.uses_restricted(session, version.id):
-        raise SubjectRestricted(f"{name} used rows that a forget request restricts now", pointer=pointer)
+    ledger.refuse_restricted(session, version, pointer)
 
 
 def refusal(session: Session, model: Model, version: Version, name: str, *, may_promote: bool) -> str:

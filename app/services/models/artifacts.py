@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import ids
 from app.db import clock
-from app.errors import Forbidden, SubjectRestricted
+from app.errors import Forbidden
 from app.methods.networks.spec import NetworkSpec
 from app.schemas.artifacts import Artifact, ArtifactClass, ArtifactHead, ArtifactMethod
 from app.service import Caller, Service
@@ -92,8 +92,7 @@ def allow(session: Session, caller: Caller, model: Model, version: Version) -> N
     name = f"version {version.number}"
     taint.refuse_tainted(session, version)
     versions.usable(session, model, version.number)
-    if ledger.uses_restricted(session, version.id):
-        raise SubjectRestricted(f"{name} used rows that a forget request restricts now")
+    ledger.refuse_restricted(session, version)
     if not caller.may("admin") and _shows_few_rows(session, model, version):
         raise Forbidden(
             f"{name} has a class with fewer rows than min_centroid_rows, and its weights can show them: "
