@@ -20,6 +20,7 @@ FORMATS = {
     ".parquet": "application/vnd.apache.parquet",
     ".csv": "text/csv",
     ".jsonl": "application/x-ndjson",
+    ".ndjson": "application/x-ndjson",
     ".json": "application/json",
     ".zip": "application/zip",
 }

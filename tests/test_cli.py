@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from app import client, config, wire
-from app.cli import admin, follow, models, running, show, updates
+from app.cli import admin, follow, forget_decisions, forget_options, models, root, running, show, updates
 from app.cli.options import Exit, Format
 from app.cli.root import app, exit_code
 from app.client import Problem
@@ -417,3 +418,48 @@ def test_the_help_of_an_update_names_flags_that_there_are():
     named = {word for word in example.split() if word.startswith("--")}
     assert named
     assert named <= {updates.flag(name) for name in FetrilParams.model_fields}
+
+
+def test_a_file_of_rows_a_line_goes_by_both_its_names():
+    assert (
+        wire.media_type(Path("rows.ndjson")) == wire.media_type(Path("rows.jsonl")) == "application/x-ndjson"
+    )
+
+
+def test_persons_and_classes_are_not_forgotten_in_one_request():
+    with pytest.raises(typer.BadParameter, match="only one of --subject and --class"):
+        forget_options.named(None, ["ada"], None, False, [], ["cls_1"], [])
+
+
+def test_a_refusal_shows_what_it_refers_to(monkeypatch, capsys):
+    document = {"code": "subject-erased", "detail": "erased", "related": ["/v1/forget-requests/fgt_1"]}
+
+    def refused():
+        raise Problem(409, document)
+
+    monkeypatch.setattr(root, "app", refused)
+    with pytest.raises(SystemExit):
+        root.main()
+    assert "see /v1/forget-requests/fgt_1" in capsys.readouterr().err
+
+
+def test_a_hold_is_shown_and_says_that_it_takes_the_place_of_another(monkeypatch):
+    held = {"reason": "suit", "until": None, "actor": "key_1"}
+    request = {"id": "fgt_1", "state": "locating", "evidence": {}, "items": []}
+
+    class Api:
+        def get(self, path):
+            return {**request, "hold": held}
+
+        def post(self, path, body, key):
+            return {**request, "hold": {**held, **body}}
+
+    @contextmanager
+    def connect(data_dir, url):
+        yield Api()
+
+    monkeypatch.setattr(forget_decisions, "connect", connect)
+    done = CliRunner().invoke(root.app, ["forget", "hold", "fgt_1", "--reason", "audit"])
+    assert done.exit_code == Exit.DONE, done.output
+    assert "already, for «suit»" in done.stderr
+    assert re.search(r"hold.reason +audit", done.stdout)

@@ -55,7 +55,7 @@ def create(
         typer.Argument(
             exists=True,
             dir_okay=False,
-            help=".npz .npy .safetensors .parquet .csv .jsonl .json or .zip of images",
+            help=".npz .npy .safetensors .parquet .csv .jsonl .ndjson .json or .zip of images",
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Name to show; default the file's.")] = None,

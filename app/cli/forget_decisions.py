@@ -26,7 +26,9 @@ COLUMNS = ("id", "state", "persons", "due_at", "days_left", "overdue", "hold.rea
 DELIVERIES = ("id", "event", "state", "attempts", "last_status", "last_error", "next_at", "replay_of")
 
 Request = Annotated[str, typer.Argument(metavar="REQUEST", help="Id of the forget request.")]
-Reason = Annotated[str, typer.Option(help="Why; shown with the request, names no person.")]
+Reason = Annotated[
+    str, typer.Option(help="Why; shown with the request and kept as it is, in the clear: name no person.")
+]
 
 
 def list_(
@@ -78,7 +80,9 @@ def reject(
 
 def cancel(
     request: Request,
-    reason: Annotated[str | None, typer.Option(help="Why; names no person.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why; kept as it is, in the clear: name no person.")
+    ] = None,
     idempotency_key: Key = None,
     output: Output = Format.TABLE,
     data_dir: DataDir = None,
@@ -112,8 +116,13 @@ def hold(
     data_dir: DataDir = None,
     url: Url = None,
 ) -> None:
-    """Suspend the erasure for a legal duty to keep; the rows stay restricted."""
+    """Suspend the erasure for a legal duty to keep; the rows stay restricted. It takes the place of a hold
+    that is there."""
     body = {"reason": reason, **({"until": until} if until else {})}
+    with connect(data_dir, url) as api:
+        before = api.get(f"forget-requests/{request}")["hold"]
+    if before is not None:
+        say(f"{request} is on hold already, for «{before['reason']}»: this takes its place")
     _decide(request, "hold", body, idempotency_key, output, data_dir, url)
 
 
@@ -200,4 +209,5 @@ def _decide(
 ) -> None:
     with connect(data_dir, url) as api:
         found = api.post(f"forget-requests/{request}/{verb}", body, key=key)
-    show_one(summary(found) if output is Format.TABLE else found, output)
+    people = summary(found) | ({"hold": found["hold"]} if found["hold"] else {})
+    show_one(people if output is Format.TABLE else found, output)

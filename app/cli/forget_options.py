@@ -56,6 +56,8 @@ class Named:
 
 WORDS = {"subject": ("person", "persons"), "samples": ("sample", "samples"), "class": ("class", "classes")}
 
+OPTIONS = {"subject": "--subject", "samples": "--sample", "class": "--class"}
+
 
 def named(
     api: Client,
@@ -70,7 +72,10 @@ def named(
     persons: list[Any] = [*subjects, *(_lines(subject_file) if subject_file else ())]
     given = {"subject": persons, "samples": list(samples), "class": list(classes)}
     chosen = [scope for scope, targets in given.items() if targets]
-    if len(chosen) != 1:
+    if len(chosen) > 1:
+        kinds = " and ".join(OPTIONS[scope] for scope in chosen)
+        raise typer.BadParameter(f"only one of {kinds}: a request is about persons, samples or classes")
+    if not chosen:
         raise typer.BadParameter("say whom to forget: --subject (or --subject-file), --sample, or --class")
     (scope,) = chosen
     if same_person and scope != "subject":

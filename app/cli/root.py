@@ -71,6 +71,8 @@ def main() -> None:
     except Problem as problem:
         for fault in problem.errors:
             say(f"  {fault.get('pointer', '')}: {fault.get('message', '')}")
+        for path in problem.related:
+            say(f"  see {path}")
         _end(str(problem), exit_code(problem))
 
 
