@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from app.tables import Base
-from app.tables.base import UtcDateTime
+from app.tables.base import Positions, UtcDateTime
 
 LEFT_OUT = ("holders", "changes", "restores")  # who does what just now, and what this database went through
 AT_ONCE = 1_000
@@ -105,7 +105,7 @@ def _kind(column: sa.Column[Any]) -> str:
         return TIME
     if isinstance(column.type, sa.LargeBinary):
         return BYTES
-    return TREE if isinstance(column.type, sa.JSON) else PLAIN
+    return TREE if isinstance(column.type, sa.JSON | Positions) else PLAIN
 
 
 def _plain(column: sa.Column[Any], kind: str) -> sa.ColumnElement[Any]:
