@@ -131,6 +131,17 @@ def run_next(service):
     return job(service, claimed.id)
 
 
+def run_all(service, *, may_fail=False):
+    """Run every job that may begin, and those that they queue; how many. They have to succeed."""
+    count = 0
+    while (claimed := jobs.claim(service, ["cpu", "gpu", "io"], "test")) is not None:
+        runner.run(service, claimed, lambda: Signal.CONTINUE)
+        done = job(service, claimed.id)
+        assert may_fail or done.state == "succeeded", done.error
+        count += 1
+    return count
+
+
 def job(service, job_id):
     with service.db.read() as session:
         return session.get_one(Job, job_id)

@@ -17,10 +17,10 @@ from app.services.datasets import shards
 from app.services.erasure import purges
 from app.services.models import snapshots
 from app.services.readiness import _check
-from app.tables import Dataset, ForgetRequest, Job, Restore, Sample, SampleSubject, Shard, Version
+from app.tables import Dataset, ForgetRequest, Restore, Sample, SampleSubject, Shard, Version
 from tests.conftest import STACKS
 from tests.services.forgetting import approved, rows_of
-from tests.services.learning import learn, run_next, statistics_of
+from tests.services.learning import learn, run_all, statistics_of
 from tests.workers.test_exact_heads import an_exact_model, many, sent
 
 both_stacks = pytest.mark.parametrize("stack", STACKS, indirect=True)
@@ -34,18 +34,6 @@ def stack(request):
 
 def quiet(done, total, what):
     assert 0 <= done <= max(total, 1)
-
-
-def work_off(service):
-    """Run every job that is queued; how many there were."""
-    count = 0
-    while True:
-        with service.db.read() as session:
-            if session.scalar(select(Job.id).where(Job.state == "queued").limit(1)) is None:
-                return count
-        done = run_next(service)
-        assert done.state == "succeeded", done.error
-        count += 1
 
 
 @pytest.fixture
@@ -127,7 +115,7 @@ def test_what_was_erased_after_a_backup_does_not_come_back_with_it(
     model, data, before = taught(service, tenant, caller)
     backup.write(service, tmp_path / "backup", quiet)
     request = approved(service, tenant, rows_of(data[0], 2, 5))
-    work_off(service)
+    run_all(service)
     clean = [digests(service, version) for version in ready(service, model)]
     other = elsewhere(objects=service.settings.objects_dir)
 
@@ -142,7 +130,7 @@ def test_what_was_erased_after_a_backup_does_not_come_back_with_it(
             snapshots.load(other, version.id)
     assert _check(other).status == "unavailable"
     assert not reconcile.finish(other)
-    work_off(other)
+    run_all(other)
     assert [digests(other, version) for version in ready(other, model)] == clean
     assert reconcile.finish(other)
     with other.db.read() as session:
@@ -157,7 +145,7 @@ def test_files_that_only_a_newer_backup_has_are_taken_from_it(service, tenant, c
     model, data, _ = taught(service, tenant, caller)
     backup.write(service, tmp_path / "old", quiet)
     approved(service, tenant, rows_of(data[0], 2, 5))
-    work_off(service)
+    run_all(service)
     clean = [digests(service, version) for version in ready(service, model)]
     backup.write(service, tmp_path / "new", quiet)
 
@@ -169,7 +157,7 @@ def test_files_that_only_a_newer_backup_has_are_taken_from_it(service, tenant, c
     assert (followed["shards_followed"], followed["rows_lost"]) == (2, 0)
     assert (lost["shards_followed"], lost["rows_lost"]) == (0, 8)
     for other in (with_newer, without):
-        work_off(other)
+        run_all(other)
         assert reconcile.finish(other)
     assert [digests(with_newer, version) for version in ready(with_newer, model)] == clean
     assert [digests(without, version) for version in ready(without, model)] != clean
@@ -180,7 +168,7 @@ def test_old_keys_that_are_offered_again_open_nothing_for_long(service, tenant, 
     backup.write(service, tmp_path / "backup", quiet)
     shutil.copytree(service.settings.keys_dir, tmp_path / "old-keys")
     approved(service, tenant, rows_of(data[0], 2, 5))
-    work_off(service)
+    run_all(service)
     clean = [digests(service, version) for version in ready(service, model)]
     mixed = tmp_path / "mixed-keys"
     shutil.copytree(service.settings.keys_dir, mixed)
@@ -190,7 +178,7 @@ def test_old_keys_that_are_offered_again_open_nothing_for_long(service, tenant, 
     restore(other, tmp_path / "backup", [], quiet)
     with other.db.read() as session:
         old = {shard.key_id for shard in session.scalars(select(Shard))}
-    work_off(other)
+    run_all(other)
 
     assert [digests(other, version) for version in ready(other, model)] == clean
     positions = [int(at) for block in shards.read(other, data[0].id) for at in block.positions]
@@ -214,7 +202,7 @@ def test_rows_that_are_nowhere_are_counted_and_taken_out(service, tenant, caller
     report = restore(other, tmp_path / "backup", [], quiet)
 
     assert (report["rows_lost"], report["datasets_deleted_again"]) == (8, 0)
-    work_off(other)
+    run_all(other)
     assert [statistics_of(other, one).rows for one in ready(other, model)] == [8, 24]
     with other.db.read() as session:
         assert session.get_one(Dataset, data[0].id).train_rows == 8
@@ -228,7 +216,7 @@ def test_an_interrupted_restore_is_not_served_and_is_taken_up_again(
     model, data, _ = taught(service, tenant, caller)
     backup.write(service, tmp_path / "backup", quiet)
     approved(service, tenant, rows_of(data[0], 2, 5))
-    work_off(service)
+    run_all(service)
     clean = [digests(service, version) for version in ready(service, model)]
     other = elsewhere(objects=service.settings.objects_dir)
 
@@ -242,7 +230,7 @@ def test_an_interrupted_restore_is_not_served_and_is_taken_up_again(
     assert _check(other).ledger == "reconciling"
 
     report = restore(other, tmp_path / "backup", [], quiet)
-    work_off(other)
+    run_all(other)
 
     assert report["erasures_applied"] == 1
     assert [digests(other, version) for version in ready(other, model)] == clean
@@ -257,11 +245,11 @@ def test_an_erasure_of_rows_that_the_backup_does_not_know_is_applied_to_what_it_
     labels, x = many()
     later = sent(service, tenant, labels, x, range(8, 24))
     approved(service, tenant, [*rows_of(later, 1), *rows_of(data[0], 2)])
-    work_off(service)
+    run_all(service)
     other = elsewhere(objects=service.settings.objects_dir)
 
     restore(other, tmp_path / "backup", [], quiet)
-    work_off(other)
+    run_all(other)
 
     assert 2 not in [int(at) for block in shards.read(other, data[0].id) for at in block.positions]
     assert reconcile.finish(other)
@@ -283,11 +271,11 @@ def test_rows_that_were_left_for_other_persons_are_left_by_a_restore(
                 )
     backup.write(service, tmp_path / "backup", quiet)
     approved(service, tenant, ["subject:ada"], scope="subject", shared_rows="report")
-    work_off(service)
+    run_all(service)
     other = elsewhere(objects=service.settings.objects_dir)
 
     restore(other, tmp_path / "backup", [], quiet)
-    work_off(other)
+    run_all(other)
 
     positions = [int(at) for block in shards.read(other, data[0].id) for at in block.positions]
     assert (0 in positions, 1 in positions) == (True, False)

@@ -43,6 +43,8 @@ from workers.checkpoints import JobCheckpoint
 
 MLP = {"name": "mlp", "params": {"hidden": [8]}}
 
+of_files = pytest.mark.parametrize("stack", ["embedded"], indirect=True)  # the same files on every stack
+
 
 def purge(service, tenant_id):
     return forgotten.purge(service, tenant_id, lambda _: None)
@@ -200,6 +202,7 @@ def test_only_the_versions_of_the_models_that_a_request_names_are_destroyed(serv
     assert [now(service, version).state for version in versions] == ["purged", "retired"]
 
 
+@of_files
 def test_a_network_that_a_usable_version_reads_stays_alone_and_goes_once_nobody_does(service, tenant, caller):
     model = a_model(service, caller, network=MLP)
     data = a_dataset(service, tenant.id, rows(ant=6, bee=6), split=[0] * 11 + [1])
@@ -234,6 +237,7 @@ def test_a_network_that_a_usable_version_reads_stays_alone_and_goes_once_nobody_
     assert not shards.has_map(service, data.id, first.feature_map_id)
 
 
+@of_files
 def test_a_network_that_is_lost_holds_nothing_up(service, tenant, caller):
     model = a_model(service, caller, network=MLP)
     data = a_dataset(service, tenant.id, rows(ant=6, bee=6), split=[0] * 11 + [1])
@@ -248,6 +252,7 @@ def test_a_network_that_is_lost_holds_nothing_up(service, tenant, caller):
     assert (now(service, first).state, now(service, request).state) == ("purged", "completed")
 
 
+@of_files
 def test_features_on_a_network_that_knew_the_row_are_destroyed_for_every_dataset(service, tenant, caller):
     model = a_model(service, caller, network=MLP)
     data = [a_dataset(service, tenant.id, rows(ant=6, bee=6)), a_dataset(service, tenant.id, rows(cat=6))]
@@ -382,6 +387,7 @@ def test_the_job_of_a_tenant_purges_and_says_how_many(service, tenant, world):
         service.vault.key(data[0].id)
 
 
+@of_files
 def test_what_a_killed_writer_left_goes_too_unless_it_may_still_be_written(service, tenant):
     data = a_dataset(service, tenant.id, rows(ant=4, bee=4))
     left = []

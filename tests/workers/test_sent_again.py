@@ -10,7 +10,7 @@ from app.services.backups.follow import follow_indexes
 from app.services.datasets import datasets, row_index
 from app.services.erasure import forgotten
 from app.services.forget import decisions
-from app.tables import Dataset, ForgetItem, Job, ModelClass, RowIndex
+from app.tables import Dataset, ForgetItem, ModelClass, RowIndex
 from tests.services.erasing import a_request
 from tests.services.forgetting import (
     approved,
@@ -22,7 +22,7 @@ from tests.services.forgetting import (
     request_of,
     rows_of,
 )
-from tests.services.learning import a_dataset, a_model, learn, rows, run_next
+from tests.services.learning import a_dataset, a_model, learn, rows, run_all, run_next
 from tests.workers.test_exact_heads import an_exact_model, many, sent
 from tests.workers.test_regression import a_regression, measured
 from tests.workers.test_regression import sent as sent_with_targets
@@ -61,18 +61,6 @@ def two_steps(service, tenant, caller, method="analytic", gone=()):
 
 def weights(service, version):
     return service.vault.key(version.key_id).digests["weights"]
-
-
-def run_all(service):
-    """Every job that waits, and those that they queue."""
-    while (job := _next(service)) is not None:
-        assert job.state == "succeeded", job.error
-
-
-def _next(service):
-    with service.db.read() as session:
-        waits = session.scalar(select(Job.id).where(Job.state == "queued").limit(1))
-    return run_next(service) if waits else None
 
 
 def indexes(service):
