@@ -21,6 +21,9 @@ from app.services.memory import Memory
 from app.tables import ApiKey
 
 KEYS = "api keys"
+LIVE = select(ApiKey.id, ApiKey.tenant_id, ApiKey.secret_sha256, ApiKey.scopes, ApiKey.expires_at).where(
+    ApiKey.revoked_at.is_(None)
+)  # read after every change of what processes remember
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Keys:
 
     def _read(self) -> Door:
         with self._db.read() as session:
-            rows = session.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None))).all()
+            rows = session.execute(LIVE).all()
             reconciling = under_way.is_open(session)
         keys = {
             ids.encode("key", row.id): Known(
