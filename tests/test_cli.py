@@ -19,7 +19,7 @@ from app import client, config, wire
 from app.cli import admin, follow, forget_decisions, forget_options, models, root, running, show, updates
 from app.cli.options import Exit, Format
 from app.cli.root import app, exit_code
-from app.client import Problem
+from app.client import Client, Problem
 from app.intake.media import MEDIA
 from app.methods.incremental.fetril import FetrilParams
 from app.services import schema
@@ -428,7 +428,7 @@ def test_a_file_of_rows_a_line_goes_by_both_its_names():
 
 def test_persons_and_classes_are_not_forgotten_in_one_request():
     with pytest.raises(typer.BadParameter, match="only one of --subject and --class"):
-        forget_options.named(None, ["ada"], None, False, [], ["cls_1"], [])
+        forget_options.named(Client("http://nowhere", "key"), ["ada"], None, False, [], ["cls_1"], [])
 
 
 def test_a_refusal_shows_what_it_refers_to(monkeypatch, capsys):

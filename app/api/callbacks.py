@@ -20,13 +20,13 @@ Either = Annotated[Caller, Depends(Allowed("forget:create", "forget:approve"))]
 
 
 @router.get(
-    "/forget-requests/{request}/deliveries",
+    "/forget-requests/{forget_request}/deliveries",
     operation_id="forget_requests_deliveries",
     responses=problems(NotFound),
 )
-def browse(request: ForgetId, caller: Either, service: ServiceDep) -> DeliveryList:
+def browse(forget_request: ForgetId, caller: Either, service: ServiceDep) -> DeliveryList:
     """Every message to the request's callback, and what became of it."""
-    return DeliveryList(items=deliveries.browse(service, caller.tenant_id, request))
+    return DeliveryList(items=deliveries.browse(service, caller.tenant_id, forget_request))
 
 
 @router.post(

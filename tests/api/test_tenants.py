@@ -9,9 +9,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.config import Settings
+from app.ids import decode, encode
 from app.main import create_app
 from app.service import open_service
+from app.services.callbacks import messages
 from app.services.callers import access
+from app.tables import ForgetRequest
 from docs.generate import openapi_page
 from tests.api.conftest import bearer
 from tests.api.world import HEAD, build
@@ -30,8 +33,18 @@ def world(template, tmp_path_factory):
     token = (data_dir / access.ADMIN_KEY_FILE).read_text().strip()
     stranger = bearer(access.create_tenant(service, "another")[1])
     with TestClient(create_app(service), headers=bearer(token)) as client:
-        yield client, build(client), stranger
+        ids = build(client)
+        yield client, ids | {"delivery": a_delivery(service, ids["forget_request"])}, stranger
     service.close()
+
+
+def a_delivery(service, forget_request: str) -> str:
+    """What the courier would send of a request that has a callback."""
+    with service.db.begin() as session:
+        request = session.get_one(ForgetRequest, decode("fgt", forget_request))
+        row = messages.message(request, "forget.received", request.created_at)
+        session.add(row)
+        return encode("dlv", row.id)
 
 
 def body_of(method: str, path: str) -> dict[str, Any]:
@@ -52,11 +65,12 @@ def test_there_are_routes_to_try():
 def test_what_another_tenant_has_is_not_there(world, method, path):
     client, ids, stranger = world
     there = path.format(**ids)
-    if method == "get" and not path.endswith(("/events", "/certificate")):
+    query = {"model": ids["model"], "version": ids["number"]} if path.endswith("/export") else {}
+    if method == "get" and not path.endswith(("/events", "/certificate", "/export")):
         assert client.get(there).status_code == 200  # for its owner it is
     sent = body_of(method, path)
     headers = {"Idempotency-Key": "k", "If-Match": '"1"', **sent.pop("headers", {}), **stranger}
 
-    answer = client.request(method.upper(), there, headers=headers, **sent)
+    answer = client.request(method.upper(), there, params=query, headers=headers, **sent)
 
     assert (answer.status_code, answer.json()["code"]) == (404, "not-found"), answer.text

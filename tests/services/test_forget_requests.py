@@ -523,11 +523,11 @@ def test_refuses_what_is_not_there_and_leaves_nothing(service, caller, tenant, d
         with pytest.raises(refusal) as refused:
             ask(service, caller, targets, **fields)
         assert refused.value.errors[0].pointer == pointer
-    late = ForgetCreate(scope="subject", targets=["ada"], due_at="2026-01-01T00:00:00Z")
+    late = ForgetCreate(scope="subject", targets=["ada"], due_at=datetime(2026, 1, 1, tzinfo=UTC))
     with pytest.raises(DeadlinePassed):
         previews.preview(service, caller, late)
     with pytest.raises(ValidationError, match=r'a method is an object: \{"name": "auto"\}'):
-        ForgetCreate(scope="subject", targets=["ada"], method="scrub")
+        ForgetCreate.model_validate({"scope": "subject", "targets": ["ada"], "method": "scrub"})
     assert (count(service, ForgetTarget), list(service.ledger.all())) == (0, [])
 
 

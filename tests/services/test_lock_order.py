@@ -22,11 +22,11 @@ def stack():
 @contextmanager
 def held(service):
     """The tables of which rows are locked meanwhile, transaction by transaction."""
-    found = [[]]
+    found: list[list[str]] = [[]]
 
     def hear(_connection, _cursor, statement, *_):
         if re.search(r"FOR (NO KEY )?(UPDATE|KEY SHARE|SHARE)", statement):
-            found[-1].append(re.search(r"FROM (\w+)", statement)[1])
+            found[-1].append(re.findall(r"FROM (\w+)", statement)[0])
 
     def end(_connection):
         found.append([])
