@@ -99,7 +99,8 @@ def replacements(api: Client, request: dict[str, Any], names: dict[str, str]) ->
         for model in api.items("models")
         for version in api.items(f"models/{model['id']}/versions")
     }
-    for one in sorted(found, key=lambda one: models[one["id"]]):
+    standing = [one for one in found if one["id"] in models]  # a deleted model's only go
+    for one in sorted(standing, key=lambda one: models[one["id"]]):
         name, number = models[one["id"]]
         ms = f"{1_000 * one['seconds']:.0f}"
         table.add_row(f"{name} {number}", str(one["replacement"]), one["way"], one["guarantee"], ms)
@@ -111,8 +112,9 @@ def is_version(item: dict[str, Any]) -> bool:
 
 
 def ways(request: dict[str, Any]) -> set[str]:
-    """How the versions of a request became clean."""
-    return {item["detail"]["way"] for item in request["items"] if is_version(item)}
+    """How the versions of a request became clean; those that have no other in their place went."""
+    versions = (item["detail"] for item in request["items"] if is_version(item))
+    return {detail["way"] for detail in versions if detail["replacement"] is not None}
 
 
 def compare(api: Client, out: Console, heads: Heads, seconds: float) -> None:

@@ -151,7 +151,7 @@ def test_refuses_to_choose_parameters_on_no_evaluation_dataset(client):
 
 @pytest.mark.parametrize("method", ["lda", "analytic", "naive_bayes"])
 def test_refuses_a_head_that_would_not_fit_the_memory(client, method):
-    wide = {"kind": "vector", "shape": [20_000]}
+    wide = {"kind": "vector", "shape": [24_000]}
     policy = {**POLICY, "method": {"name": method}}
     model = a_model(client, input=wide)
     refused(put(client, model, policy), "validation-failed", f"{AT}/method/name")

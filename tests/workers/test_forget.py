@@ -89,7 +89,7 @@ def test_a_regression_forgets_the_rows_that_have_targets(service, tenant, caller
     assert (checks["rows_before"], checks["rows_after"], checks["rows_forgotten"]) == (40, 38, 2)
     assert checks["identity"] is True
     assert checks["forgotten"]["rows"] == 2
-    assert checks["others"]["mean_absolute_error"] < 1
+    assert checks["others"]["mean_absolute_error"] is None, "of so few rows each could be told from it"
 
 
 def test_a_row_without_a_label_was_never_learned_and_changes_nothing(service, tenant, caller):

@@ -18,7 +18,7 @@ from app.services.callers import audit
 from app.services.certificates import build, keys
 from app.services.certificates.gathered import Gathered, gather
 from app.services.certificates.signed import Signer
-from app.services.erasure.batches import parts
+from app.services.erasure.parts import parts
 from app.tables import Certificate, ForgetRequest
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.service import Service
-from app.services.erasure.batches import parts
+from app.services.erasure.parts import parts
 from app.services.models import coverage
 from app.tables import (
     ErasedRow,

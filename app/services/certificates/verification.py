@@ -20,7 +20,7 @@ from app.db import clock
 from app.services import jobs
 from app.services.certificates.gathered import replacement, version_items
 from app.services.erasure import evidence
-from app.services.erasure.batches import parts
+from app.services.erasure.parts import parts
 from app.tables import ForgetRequest, Job
 
 LINES = "rebuilds"  # in a request's evidence

@@ -6,10 +6,8 @@ as stored rows they stay.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -17,11 +15,8 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.services.erasure.parts import parts
 from app.tables import ErasedRow, ForgetRequest, LedgerEntry, LedgerTarget
-
-T = TypeVar("T")
-
-AT_ONCE = 500  # values in one `IN`
 
 
 @dataclass(frozen=True)
@@ -117,10 +112,3 @@ def _rows(session: Session, sequences: Sequence[int]) -> dict[UUID, Gone]:
 def _gone(rows: list[tuple[int, int]]) -> Gone:
     table = np.array(sorted(rows), np.int64).reshape(-1, 2)
     return Gone(table[:, 0], table[:, 1])
-
-
-def parts(values: Iterable[T], size: int = AT_ONCE) -> Iterator[list[T]]:
-    """Lists of at most `size` values."""
-    rest = iter(values)
-    while part := list(islice(rest, size)):
-        yield part

@@ -15,7 +15,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.service import Service
-from app.services.erasure.batches import parts
+from app.services.erasure.parts import parts
 from app.tables import Dataset, Sample, SampleSubject
 
 SPLITS = ("train", "eval")

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.services.erasure.batches import parts
+from app.services.erasure.parts import parts
 from app.tables import ForgetRequest
 
 PURGE = "purge"

@@ -21,6 +21,7 @@ from app.services.certificates import verification
 from app.services.datasets import duplicates
 from app.services.erasure import batches, counts, evidence, orphans, purges, rewrites, superseded, traces
 from app.services.erasure.batches import Batch
+from app.services.erasure.parts import parts
 from app.services.forget import lacking, states
 from app.tables import Dataset, ForgetRequest
 
@@ -51,7 +52,7 @@ def purge(service: Service, tenant_id: UUID, tell: Tell) -> Sequence[UUID]:
 
 def _leave_behind(service: Service, versions: Sequence[UUID]) -> None:
     """Remove what was kept of deleted datasets for versions of which these were the last."""
-    for part in batches.parts(versions):
+    for part in parts(versions):
         for dataset_id in purges.left_behind(service, part):
             purges.remove_samples(service, dataset_id)
 

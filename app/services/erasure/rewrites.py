@@ -26,7 +26,7 @@ from app.methods.parts.grid import LIMIT
 from app.service import Service
 from app.services.datasets.shard_files import dump, parse
 from app.services.erasure import counts
-from app.services.erasure.batches import parts
+from app.services.erasure.parts import parts
 from app.tables import RowIndex, Shard
 from app.vault import KeyObject
 

@@ -23,7 +23,8 @@ from app.errors import ArtifactCorrupt
 from app.service import Service
 from app.services.datasets import features
 from app.services.erasure import evidence, ledger, purges, rewrites, traces
-from app.services.erasure.batches import Batch, parts
+from app.services.erasure.batches import Batch
+from app.services.erasure.parts import parts
 from app.services.forget import deleted
 from app.services.models import retention
 from app.services.models.version_facts import NETWORK

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import NotReady
 from app.service import Service
-from app.services.erasure.batches import parts
+from app.services.erasure.parts import parts
 from app.tables import (
     Checkpoint,
     Decision,

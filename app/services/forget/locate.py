@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import BindParameter, and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
-from app.services.erasure.batches import parts
 from app.services.erasure.ledger import Positions
+from app.services.erasure.parts import parts
 from app.services.jobs.rows import ACTIVE
 from app.tables import (
     Dataset,

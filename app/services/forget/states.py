@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.services.callbacks import messages
 from app.services.callers import audit
-from app.services.erasure.batches import parts
+from app.services.erasure.parts import parts
 from app.services.jobs.rows import State, Urgency, new_job
 from app.tables import ForgetItem, ForgetRequest, Job
 
