@@ -16,7 +16,18 @@ import typer
 from typer.testing import CliRunner
 
 from app import client, config, wire
-from app.cli import admin, follow, forget_decisions, forget_options, models, root, running, show, updates
+from app.cli import (
+    admin,
+    follow,
+    forget_decisions,
+    forget_options,
+    forget_show,
+    models,
+    root,
+    running,
+    show,
+    updates,
+)
 from app.cli.options import Exit, Format
 from app.cli.root import app, exit_code
 from app.client import Client, Problem
@@ -463,3 +474,16 @@ def test_a_hold_is_shown_and_says_that_it_takes_the_place_of_another(monkeypatch
     assert done.exit_code == Exit.DONE, done.output
     assert "already, for «suit»" in done.stderr
     assert re.search(r"hold.reason +audit", done.stdout)
+
+
+def test_stages_end_with_a_line_where_nobody_watches(capsys):
+    """What a script prints next must not stand behind them."""
+    request = {"stages": [], "state": "completed", "done": True, "items": []}
+
+    class Api:
+        def wait_forget(self, name, timeout, seen):
+            seen(request)
+            return request
+
+    assert forget_show.follow(Api(), "fgt_1", None) is request
+    assert capsys.readouterr().err.rstrip(" ").endswith("completed\n")

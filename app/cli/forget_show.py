@@ -101,8 +101,12 @@ def seconds(value: float) -> str:
 
 def follow(api: Client, request: str, timeout: float | None) -> Json:
     """Draw the stages as they pass until the request is done or has failed; raises `TimeoutError`."""
-    with Live(console=Console(stderr=True), refresh_per_second=8) as live:
-        return api.wait_forget(request, timeout, seen=lambda found: live.update(stages(found)))
+    console = Console(stderr=True)
+    with Live(console=console, refresh_per_second=8) as live:
+        done = api.wait_forget(request, timeout, seen=lambda found: live.update(stages(found)))
+    if not console.is_terminal:  # there it ends its only line itself
+        console.line()
+    return done
 
 
 def stages(request: Json) -> RenderableType:
