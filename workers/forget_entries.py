@@ -42,6 +42,7 @@ class Entries:
     rows: Mapping[int, Gone]
     classes: Mapping[int, Mapping[UUID, str]]  # classes of the model, with their names
     sequence: int  # what a replacement says it has seen of the ledger
+    methods: Mapping[UUID, str]  # that requests ask for, by request
 
     @property
     def all_rows(self) -> dict[UUID, frozenset[int]]:
@@ -172,6 +173,7 @@ def _read(session: Session, model_id: UUID, taken: Sequence[ForgetRequest], newe
         {s: {id: frozenset(p) for id, p in by.items()} for s, by in found.items() if s in goes},
         {s: names for s, names in classes.items() if s in goes},
         min(held) - 1 if held else newest,
+        {row.id: row.method["name"] for row in taken},
     )
 
 

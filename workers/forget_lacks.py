@@ -1,5 +1,6 @@
 """Requests that a forget job leaves aside: versions could be cleaned of their rows only with rows that nobody
-stores any more. They wait; the others of the job go on, as they do where one is on hold."""
+stores any more, or only by training a network where they insist on `exact`. They wait; the others of the job
+go on, as they do where one is on hold."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from app.errors import MissingData
 from app.service import Service
 from app.services import jobs
 from app.services.forget import lacking
-from app.services.forget.lacking import Lack
+from app.services.forget.lacking import Lack, Refusal
 from app.services.jobs import ClaimedJob
 from workers import forget_plan
 from workers.forget_entries import Entries
@@ -34,25 +35,28 @@ def make(service: Service, claimed: ClaimedJob, entries: Entries, tell: Callable
             touch(session)
         entries = _without(plan.entries, lacks)
         if not entries.taken:
-            raise MissingData(
-                "Rows to be forgotten are not stored any more: see the exceptions of the requests"
-            )
+            raise MissingData("What the requests need is not there: see their exceptions")
         plan = forget_plan.make(service, claimed, entries, tell)
     return plan
 
 
-def _lacks(service: Service, plan: Plan) -> dict[UUID, Lack]:
-    """What the requests of a plan lack that wait rather than lose versions."""
+def _lacks(service: Service, plan: Plan) -> dict[UUID, Lack | Refusal]:
+    """What the requests of a plan lack that wait rather than lose versions, or than have networks trained."""
     tasks = [task for task in plan.tasks if task.way.unstored]
+    refused = [task for task in plan.tasks if task.way.refused]
     with service.db.read() as session:
-        waiting = lacking.may_wait(session, plan.entries.taken) if tasks else set()
+        waiting = lacking.may_wait(session, plan.entries.taken) if tasks or refused else set()
     rows: dict[UUID, set[tuple[UUID, int]]] = defaultdict(set)
     versions: dict[UUID, list[Task]] = defaultdict(list)
     for task in tasks:
         for request_id, missing in _blamed(task, plan.entries).items():
             rows[request_id] |= missing
             versions[request_id].append(task)
-    found = {}
+    found: dict[UUID, Lack | Refusal] = {
+        request_id: Refusal(sum(request_id in task.requests for task in refused))
+        for request_id in waiting & {id for task in refused for id in task.requests}
+        if plan.entries.methods[request_id] == "exact"
+    }
     for request_id in waiting & versions.keys():
         offer = plan.sent.get(request_id)
         found[request_id] = Lack(

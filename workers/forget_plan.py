@@ -125,6 +125,8 @@ class _Planner:
             way = Way("retrain", "exact", "the rows themselves are not stored any more", way.reads_rows, 1)
         method = methods.BY_NAME.get(version.method)
         trainer = ways.trained_on(self.session, version, self.gone, silent, self.lost.keys())
+        requests = self._requests(version, edges)
+        way = ways.insisted(way, {self.entries.methods.get(id, "auto") for id in requests})
         if version.id in self.shut:
             way = Way("retrain", "exact", "what it stored does not open any more", way.reads_rows, 1)
             trainer = trainer or self._shut_trainer(version)
@@ -138,7 +140,7 @@ class _Planner:
             params=None if method is None else method.params.model_validate(version.params),
             edges=edges,
             learned=learned,
-            requests=self._requests(version, edges),
+            requests=requests,
             lost=lost,
             trainer=trainer if way.kind == "retrain" else None,
             trained_on=below,

@@ -88,9 +88,9 @@ class MethodChoice(Body):
 
     name: Annotated[Text, Field(min_length=1, max_length=100)] = Field(
         "auto",
-        description="auto: exact where the mathematics allows it, else trained again. exact: subtraction "
-        "from the statistics, or the steps replayed. retrain: network and every step above it, from what "
-        "is left.",
+        description="auto: the cheapest exact way. exact: subtraction from the statistics, or the steps "
+        "replayed; where only training a network would do the request fails with needs-retrain. retrain: all "
+        "that learned from the rows anew from what is left, the network where it saw them.",
     )
     params: dict[str, Any] = Field(default={}, description="Parameters of the method.")
 

@@ -23,8 +23,10 @@ def let_model_go(session: Session, model_id: UUID) -> Job | None:
         ForgetItem.state.not_in(("done", "cancelled")),
     )
     found = session.scalars(waiting).all()
-    lacked = (lacking.CODE, ids.encode("mdl", model_id))
+    name = ids.encode("mdl", model_id)
     for request in states.lock(session, found):
-        request.exceptions = [one for one in request.exceptions if (one["code"], one.get("model")) != lacked]
+        others = [one for one in request.exceptions if one.get("model") != name]
+        own = [one for one in request.exceptions if one.get("model") == name]
+        request.exceptions = [*others, *lacking.without(own)]
     session.flush()
     return states.model_done(session, model_id, found, {"reason": REASON})

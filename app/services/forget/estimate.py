@@ -39,8 +39,9 @@ def of_model(
     closure: Closure,
     classes: Collection[UUID],
     labels: Labels,
+    asked: str,
 ) -> dict[UUID, Cost]:
-    """The cost of each version that would be replaced: those that are ready."""
+    """The cost of each version that would be replaced, those that are ready, by the method `asked` for."""
     found = {}
     for touched in line:
         version = touched.version
@@ -48,6 +49,7 @@ def of_model(
             way = ways.of(
                 session, model, version, closure.rows, measured=labels.silent, classes=classes, labels=labels
             )
+            way = ways.insisted(way, [asked])
             found[version.id] = Cost(way, round(_seconds(session, model, version, way), 3))
     return found
 
@@ -128,9 +130,9 @@ def _seconds(session: Session, model: Model, version: Version, way: Way) -> floa
 
 
 def _line(session: Session, version: Version) -> float:
-    """Seconds that a version took, from the training of its network on."""
+    """Seconds that a version took, from the training of its network, or its first rows, on."""
     trainer, at, seconds = ways.trainer_of(session, version), version, version.seconds
-    while trainer is not None and at.id != trainer.id and at.parent_id is not None:
+    while at.parent_id is not None and (trainer is None or at.id != trainer.id):
         at = session.get_one(Version, at.parent_id)
         seconds += at.seconds
     return seconds

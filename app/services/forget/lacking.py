@@ -1,8 +1,9 @@
-"""Requests that lack rows: a version could be cleaned only with rows that nobody stores any more.
+"""Requests that cannot have what they ask for: a version could be cleaned only with rows that nobody stores
+any more, or only by training a network where the request insists on `exact`.
 
-Such a request is `failed`, with an exception that counts what is missing, until a `retry` brings the rows, or
-accepts that versions go (`withdraw`). So nobody loses a version that serves for a dataset deleted long ago.
-After a restore nothing waits: what cannot be cleaned goes.
+One that lacks rows is `failed`, with an exception that counts what is missing, until a `retry` brings the
+rows, or accepts that versions go (`withdraw`). So nobody loses a version that serves for a dataset deleted
+long ago. After a restore nothing waits: what cannot be cleaned goes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from app.tables import ForgetItem, ForgetRequest, Restore
 
 CODE = "rows-not-retained"
 UNKNOWN = "rows-not-matched"
+NEEDS_RETRAIN = "needs-retrain"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,17 @@ class Lack:
         return found | ({"sent": self.sent, "unmatched": self.unmatched} if self.sent else {})
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """What a request that insists on `exact` does not get of one model."""
+
+    versions: int  # that only `retrain` makes clean
+
+    def said(self, model_id: UUID) -> dict[str, Any]:
+        """The exception of a request."""
+        return {"code": NEEDS_RETRAIN, "model": ids.encode("mdl", model_id), "versions": self.versions}
+
+
 def may_wait(session: Session, request_ids: Collection[UUID]) -> set[UUID]:
     """Those of the requests that wait for rows rather than lose versions."""
     if session.scalar(select(Restore.id).where(Restore.finished_at.is_(None)).limit(1)) is not None:
@@ -57,7 +70,7 @@ def may_wait(session: Session, request_ids: Collection[UUID]) -> set[UUID]:
     return set(session.scalars(query))
 
 
-def wait(session: Session, model_id: UUID, lacks: Mapping[UUID, Lack]) -> None:
+def wait(session: Session, model_id: UUID, lacks: Mapping[UUID, Lack | Refusal]) -> None:
     """Say that the job of a model leaves these requests aside: they are `failed` until `retry`."""
     waiting = [row for row in states.lock(session, lacks) if row.state not in states.ENDED]
     news = []
@@ -65,11 +78,11 @@ def wait(session: Session, model_id: UUID, lacks: Mapping[UUID, Lack]) -> None:
         key = {"request_id": request.id, "kind": "model", "resource_id": model_id}
         item = session.get_one(ForgetItem, key)
         lack = lacks[request.id].said(model_id)
-        item.detail = {**item.detail, "failed_at": "unlearning", "cause": CODE}
+        item.detail = {**item.detail, "failed_at": "unlearning", "cause": lack["code"]}
         item.state = "failed"
         if lack not in request.exceptions:
             news.append(request)
-        same = (CODE, lack["model"])
+        same = (lack["code"], lack["model"])
         others = [one for one in request.exceptions if (one["code"], one.get("model")) != same]
         request.exceptions = [*others, lack]
     states.recompute_all(session, waiting)
@@ -94,4 +107,4 @@ def unmatched(request: ForgetRequest) -> list[dict[str, Any]]:
 
 def without(exceptions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Exceptions without those that a retry looks at anew."""
-    return [dict(one) for one in exceptions if one["code"] != CODE]
+    return [dict(one) for one in exceptions if one["code"] not in (CODE, NEEDS_RETRAIN)]

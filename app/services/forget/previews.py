@@ -31,6 +31,8 @@ from app.tables import Model, ModelClass
 
 Rows = dict[UUID, set[int]]
 
+REFUSED = "; the request insists on exact and waits as failed: ask again with auto or retrain"
+
 WAITS = "; the request waits as failed for a retry with them, or with `withdraw`, and only then does it go"
 
 
@@ -51,7 +53,7 @@ def preview(service: Service, caller: Caller, body: ForgetCreate) -> ForgetPrevi
     with service.db.read() as session:
         rows, shared = _rows(session, tenant_id, body, plain, of_classes)
         found = closure.of(session, tenant_id, rows, classes, models)
-        costs = _costs(session, found, classes, labels)
+        costs = _costs(session, found, classes, labels, body.method.name)
         return ForgetPreview(
             scope=body.scope,
             persons=len(named),
@@ -124,10 +126,10 @@ def _labels(
 
 
 def _costs(
-    session: Session, found: Closure, classes: Sequence[UUID], labels: Labels
+    session: Session, found: Closure, classes: Sequence[UUID], labels: Labels, asked: str
 ) -> dict[UUID, Mapping[UUID, Cost]]:
     return {
-        id: estimate.of_model(session, session.get_one(Model, id), line, found, classes, labels)
+        id: estimate.of_model(session, session.get_one(Model, id), line, found, classes, labels, asked)
         for id, line in found.versions.items()
     }
 
@@ -179,7 +181,9 @@ def _version(touched: Touched, cost: Cost | None) -> VersionTouched:
         way = WayRead(
             name=cost.way.kind,
             guarantee=cost.way.guarantee,
-            reason=cost.way.reason + (WAITS if cost.way.unstored else ""),
+            reason=cost.way.reason
+            + (WAITS if cost.way.unstored else "")
+            + (REFUSED if cost.way.refused else ""),
             reads_rows=cost.way.reads_rows,
             steps=cost.way.steps,
             classes_gone=list(cost.way.classes_gone),

@@ -45,6 +45,7 @@ class Way:
     missing: Mapping[UUID, frozenset[int]] = field(default_factory=dict)  # those of them that are to go
     classes_gone: tuple[str, ...] = ()  # their names, of which no row would be left; where labels were given
     can_be_sent: bool = False  # `missing` are all that lack, and an index can tell them when they are sent
+    refused: bool = False  # a request insists on `exact`, and only `retrain` would do
 
 
 def of(
@@ -84,6 +85,16 @@ def of(
         way = _with_what_is_stored(session, version, way, edges, used, sent or {})
     # otherwise a centroid goes by itself, without its rows
     return _saying_what_is_left(way, left)
+
+
+def insisted(way: Way, asked: Collection[str]) -> Way:
+    """The way where requests name a method: `retrain` makes everything anew, `exact` nothing of the kind.
+
+    What only measured with the rows, or chose on them, has nothing to train again.
+    """
+    if "retrain" in asked and way.kind in ("subtract", "replay") and way.reads_rows:
+        way = replace(way, kind="retrain", reason="the request asks for it")
+    return replace(way, refused=way.kind == "retrain" and "exact" in asked)
 
 
 def _cheapest(
