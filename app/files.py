@@ -36,22 +36,7 @@ class LocalFiles:
         self.temporary.mkdir(exist_ok=True, mode=0o700)
 
     def put(self, id: UUID, chunks: Iterable[bytes]) -> None:
-        final = self._path(id)
-        temporary = self.temporary / f"{id.hex}.{os.getpid()}"
-        try:
-            with open(temporary, "xb", opener=private) as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            if not final.parent.exists():
-                final.parent.mkdir(exist_ok=True, mode=0o700)
-                sync_directory(self.root)
-            os.replace(temporary, final)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(final.parent)
+        write_durably(self._path(id), self.temporary / f"{id.hex}.{os.getpid()}", chunks)
 
     def open(self, id: UUID) -> BinaryIO:
         return self._path(id).open("rb")
@@ -80,6 +65,25 @@ class LocalFiles:
 
     def _path(self, id: UUID) -> Path:
         return self.root / id.hex[-2:] / id.hex  # the last byte is random; the first ones are time
+
+
+def write_durably(final: Path, temporary: Path, chunks: Iterable[bytes]) -> None:
+    """Store bytes so that they are there whole or not at all, and survive a power cut: written beside,
+    synced, renamed. What is there already is replaced; on any failure nothing is left beside it."""
+    try:
+        with open(temporary, "xb", opener=private) as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if not final.parent.exists():
+            final.parent.mkdir(exist_ok=True, mode=0o700)
+            sync_directory(final.parent.parent)
+        os.replace(temporary, final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(final.parent)
 
 
 def private(path: str, flags: int) -> int:

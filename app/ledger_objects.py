@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from app.files import private, sync_directory
+from app.files import sync_directory, write_durably
 
 Kind = Literal["approve", "lift"]
 KINDS: tuple[Kind, ...] = ("approve", "lift")
@@ -39,21 +39,10 @@ class LedgerObjects:
 
     def put(self, request_id: UUID, kind: Kind, body: Mapping[str, Any]) -> None:
         """Store a decision, durably. It replaces the same one of an attempt that did not commit."""
-        final = self._path(request_id, kind)
-        if not final.parent.exists():
-            final.parent.mkdir(exist_ok=True, mode=0o700)
-            sync_directory(self.root)
-        temporary = final.with_suffix(f".{kind}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb", opener=private) as file:
-                file.write(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, final)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(final.parent)
+        raw = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+        temporary = self.root / f"{request_id.hex}.{kind}.{os.getpid()}.tmp"
+        temporary.unlink(missing_ok=True)  # of a process that was killed, whose number came again
+        write_durably(self._path(request_id, kind), temporary, [raw])
 
     def get(self, request_id: UUID, kind: Kind) -> LedgerObject | None:
         """A decision, if it was taken."""

@@ -6,7 +6,6 @@ follow. A backup by itself opens nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app import __version__
 from app.db import clock
 from app.errors import InUse, InvalidRequest
-from app.files import LocalFiles
+from app.files import LocalFiles, write_durably
 from app.schemas.times import Instant
 from app.service import Service
 from app.services import schema
@@ -74,7 +73,8 @@ def write(service: Service, folder: Path, tell: Tell) -> Manifest:
         files=len(named) - missing,
         missing=missing,
     )
-    _write_durably(folder / MANIFEST, manifest.model_dump_json(indent=1))
+    raw = manifest.model_dump_json(indent=1).encode() + b"\n"
+    write_durably(folder / MANIFEST, folder / f"{MANIFEST}.tmp", [raw])
     return manifest
 
 
@@ -118,10 +118,3 @@ def _copy_files(service: Service, named: list[UUID], into: LocalFiles, tell: Tel
         tell(done, len(named), "files")
         missing += not copy_file(service.vault.files, id, into)
     return missing
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from app import ids
 from app.db import clock, touch
 from app.errors import NameConflict, NotFound, ValidationFailed
+from app.files import write_durably
 from app.schemas.keys import KeyCreated, KeyRead
 from app.service import Caller, Service
 from app.services.callers import audit
@@ -211,9 +212,5 @@ def _create(service: Service, name: str, *, actor: str, keep: Callable[[str], No
 
 def _write_secret(path: Path, token: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(token + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)  # of a process that was killed, whose number came again
+    write_durably(path, temporary, [f"{token}\n".encode()])
