@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import replace
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from app.api.body import read_body
-from app.api.deps import MaybeUploadOnceDep, Reader, ServiceDep, Trainer
+from app.api.deps import MaybeUploadOnceDep, Reader, Recipient, ServiceDep, Trainer
 from app.api.problems import problems
 from app.errors import (
     ArtifactCorrupt,
@@ -32,7 +31,7 @@ from app.errors import (
     VersionTainted,
 )
 from app.ids import ModelId
-from app.schemas.base import Text, VersionNumber
+from app.schemas.base import VersionNumber
 from app.schemas.versions import VersionRead
 from app.services.callers.access import tenant_key
 from app.services.models import artifacts, imports, versions
@@ -57,9 +56,7 @@ def artifact(
     number: VersionNumber,
     caller: Reader,
     service: ServiceDep,
-    recipient: Annotated[
-        Text | None, Query(max_length=200, description="Who gets it: a forget request will list them.")
-    ] = None,
+    recipient: Recipient = None,
 ) -> StreamingResponse:
     """Take a version out as a zip (`docs/artifact.md`). That it left is written down first.
 

@@ -9,7 +9,7 @@ from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from app import ids
-from app.api.deps import Admin, Allowed, Ingester, Reader, ServiceDep, UploadOnceDep
+from app.api.deps import Admin, Allowed, Ingester, Reader, Recipient, ServiceDep, UploadOnceDep
 from app.api.paging import PageOf, PagingDep
 from app.api.problems import problems
 from app.api.streams import fingerprinted, in_thread, receive
@@ -37,7 +37,7 @@ from app.errors import (
 from app.ids import DatasetId, ModelId
 from app.intake import media
 from app.intake.clean import Options
-from app.schemas.base import Name, Text, VersionNumber
+from app.schemas.base import Name, VersionNumber
 from app.schemas.datasets import DatasetRead, ReportRead
 from app.schemas.jobs import JobRead
 from app.schemas.times import Instant
@@ -188,9 +188,7 @@ def take_out(
     service: ServiceDep,
     model: Annotated[ModelId, Query(description="The model of the version.")],
     version: Annotated[VersionNumber, Query(description="The version that was made from the rows.")],
-    recipient: Annotated[
-        Text | None, Query(max_length=200, description="Who gets it: a forget request will list them.")
-    ] = None,
+    recipient: Recipient = None,
 ) -> StreamingResponse:
     """The rows that a version was made from, as it read them: what it takes to make it again elsewhere
     (`docs/certificates.md`). That they left is written down first."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from anyio import to_thread
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +22,7 @@ from app.errors import (
     Unauthorized,
     ValidationFailed,
 )
+from app.schemas.base import Text
 from app.service import Caller, Service
 from app.services.callers.access import tenant_key
 from app.services.callers.idempotency import Once
@@ -76,6 +77,10 @@ Ingester = Annotated[Caller, Depends(Allowed("ingest"))]
 Trainer = Annotated[Caller, Depends(Allowed("train"))]
 Promoter = Annotated[Caller, Depends(Allowed("promote"))]
 Admin = Annotated[Caller, Depends(Allowed("admin"))]
+
+Recipient = Annotated[
+    Text | None, Query(max_length=200, description="Who gets it: a forget request will list them.")
+]
 
 
 async def known_query(request: Request) -> None:
