@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+from app.services.callbacks.courier import Rounds
+
 PATIENCE = 10.0  # seconds
 
 
@@ -85,3 +87,12 @@ def dripping() -> Iterator[str]:
         over.set()
         thread.join()
         listening.close()
+
+
+def send_due(service):
+    """Try what is due once and wait for the answers; how many were taken."""
+    rounds = Rounds(service)
+    begun = rounds.begin()
+    taken = sum(told.result() for told in begun)
+    rounds.end()
+    return taken

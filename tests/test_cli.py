@@ -480,10 +480,11 @@ def test_stages_end_with_a_line_where_nobody_watches(capsys):
     """What a script prints next must not stand behind them."""
     request = {"stages": [], "state": "completed", "done": True, "items": []}
 
-    class Api:
-        def wait_forget(self, name, timeout, seen):
+    class Done(Client):
+        def wait_forget(self, name, timeout=None, *, seen=None):
+            assert seen is not None
             seen(request)
             return request
 
-    assert forget_show.follow(Api(), "fgt_1", None) is request
+    assert forget_show.follow(Done("http://nowhere", "key"), "fgt_1", None) is request
     assert capsys.readouterr().err.rstrip(" ").endswith("completed\n")

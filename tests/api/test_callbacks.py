@@ -10,12 +10,11 @@ import pytest
 from app.client import BadSignature, verify_webhook
 from app.config import Callbacks
 from app.service import open_service
-from app.services.callbacks import courier
 from app.services.callers import access
 from app.services.erasure.orphans import NAME_KEYS
 from app.tables import ForgetRequest
 from tests.api.conftest import both_stacks
-from tests.receiving import receiving
+from tests.receiving import receiving, send_due
 
 RAW = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(RAW).decode()
@@ -56,7 +55,7 @@ def test_tells_each_step_under_a_signature_and_says_its_secret_to_nobody(client,
     assert ask(client, receiver.url, headers=clerk).json() == made.json()
     path = made.headers["Location"]
     assert client.post(f"{path}/approve").status_code == 202
-    assert courier.send_due(service) == 2
+    assert send_due(service) == 2
 
     assert [event["type"] for event in told(receiver)] == ["forget.received", "forget.approved"]
     assert {event["data"]["href"] for event in told(receiver)} == {path}
@@ -67,7 +66,7 @@ def test_tells_each_step_under_a_signature_and_says_its_secret_to_nobody(client,
     ]
     again = client.post(f"/v1/deliveries/{sent.json()['items'][0]['id']}/replay")
     assert (again.status_code, again.json()["replay_of"]) == (202, sent.json()["items"][0]["id"])
-    assert courier.send_due(service) == 1
+    assert send_due(service) == 1
     assert told(receiver)[2]["type"] == "forget.received"
 
     for answer in (made, client.get(path), sent, client.get(PATH), client.get("/v1/audit-events")):
@@ -86,7 +85,7 @@ def test_whoever_joins_an_open_request_is_told_as_well(client, service, key_with
     second = ask(client, receiver.url, key="b", headers=clerk)
     assert second.json()["duplicate_of"] == first.json()["id"]
     assert client.post(f"{first.headers['Location']}/approve").status_code == 202
-    courier.send_due(service)
+    send_due(service)
 
     approved = {event["data"]["id"] for event in told(receiver) if event["type"] == "forget.approved"}
     assert approved == {first.json()["id"], second.json()["id"]}
@@ -113,7 +112,7 @@ def test_what_cannot_be_a_callback_stops_the_request(client, service, url, secre
 def test_what_happens_at_one_time_is_told_in_order(client, service, receiver):
     for number in range(3):
         ask(client, receiver.url, key=str(number), targets=[f"person {number}"])
-    courier.send_due(service)
+    send_due(service)
 
     by_request: dict[str, list[str]] = {}
     for event in told(receiver):
@@ -143,7 +142,7 @@ def test_the_key_of_a_callback_is_no_orphan():
 
 def test_a_changed_body_is_not_believed(client, service, receiver):
     ask(client, receiver.url)
-    courier.send_due(service)
+    send_due(service)
     headers, body = receiver.seen[0]
 
     with pytest.raises(BadSignature):

@@ -24,7 +24,7 @@ from app.services.callbacks import addresses, courier, deliveries, letters, mess
 from app.tables import Delivery, ForgetRequest
 from app.vault import KeyObject
 from tests.conftest import a_tenant
-from tests.receiving import dripping, receiving
+from tests.receiving import dripping, receiving, send_due
 
 SECRET = bytes(range(32))
 LOCAL = addresses.networks("127.0.0.0/8")
@@ -89,7 +89,7 @@ def test_a_message_arrives_with_a_signature_that_anyone_with_the_secret_can_chec
 ):
     request = a_request(open_to_local, caller.tenant_id, receiver.url)
 
-    assert courier.send_due(open_to_local) == 1
+    assert send_due(open_to_local) == 1
 
     (headers, body), (row,) = receiver.seen[0], stored(open_to_local)
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
@@ -102,7 +102,7 @@ def test_a_message_arrives_with_a_signature_that_anyone_with_the_secret_can_chec
         "external_id": "ticket 7",
     }
     assert (row.state, row.attempts, row.last_status) == ("delivered", 1, 204)
-    assert courier.send_due(open_to_local) == 0, "once is enough"
+    assert send_due(open_to_local) == 0, "once is enough"
 
 
 def test_a_failure_is_tried_again_under_the_same_id_and_a_new_time(open_to_local, caller, receiver):
@@ -110,7 +110,7 @@ def test_a_failure_is_tried_again_under_the_same_id_and_a_new_time(open_to_local
     a_request(open_to_local, caller.tenant_id, receiver.url)
 
     for _ in range(3):
-        courier.send_due(open_to_local)
+        send_due(open_to_local)
         with open_to_local.db.begin() as session:
             for row in session.scalars(select(Delivery).where(Delivery.next_at.is_not(None))):
                 row.next_at = clock(session)
@@ -124,14 +124,14 @@ def test_the_receiver_may_ask_for_time_and_may_be_gone(open_to_local, caller, re
     receiver.statuses, receiver.headers = [503, 410], {"Retry-After": "4000"}
     a_request(open_to_local, caller.tenant_id, receiver.url)
 
-    courier.send_due(open_to_local)
+    send_due(open_to_local)
     (row,) = stored(open_to_local)
     assert row.next_at is not None
     assert row.next_at - row.created_at > timedelta(seconds=3_900)
 
     with open_to_local.db.begin() as session:
         session.get_one(Delivery, row.id).next_at = clock(session)
-    courier.send_due(open_to_local)
+    send_due(open_to_local)
     assert [(row.state, row.next_at) for row in stored(open_to_local)] == [("failed", None)]
 
 
@@ -148,9 +148,7 @@ def test_attempts_spread_over_days_and_end():
 def test_an_attempt_ends_however_slowly_the_answer_drips(open_to_local, monkeypatch):
     monkeypatch.setattr(courier, "SECONDS", 0.3)
     with dripping() as url:
-        found = courier.attempt(
-            letters.Letter(ids.new(), ids.new(), url, SECRET, b"{}"), open_to_local, LOCAL
-        )
+        found = courier.attempt(letters.Letter(ids.new(), url, SECRET, b"{}"), open_to_local, LOCAL)
 
     assert (found.status, found.error) == (None, "ReadTimeout")
 
@@ -199,7 +197,7 @@ def test_a_tenant_has_its_share_and_leaves_the_rest_to_others(service, caller):
 def test_a_private_address_is_refused_when_the_connection_is_opened(service, caller, receiver):
     a_request(service, caller.tenant_id, receiver.url)  # a name that was public when it was given
 
-    assert courier.send_due(service) == 0
+    assert send_due(service) == 0
 
     (row,) = stored(service)
     assert (row.state, row.last_error, receiver.seen) == ("pending", "the address is private", [])
@@ -212,7 +210,7 @@ def test_a_name_that_points_elsewhere_by_then_gains_nothing(service, caller, rec
     url = f"https://rebinding.example:{port}/hook"
     addresses.check(url, [])
 
-    found = courier.attempt(letters.Letter(ids.new(), ids.new(), url, SECRET, b"{}"), service, [])
+    found = courier.attempt(letters.Letter(ids.new(), url, SECRET, b"{}"), service, [])
 
     assert (found.error, receiver.seen) == ("the address is private", [])
 
@@ -294,11 +292,11 @@ def test_a_secret_that_is_none_is_refused(text):
 
 def test_a_message_is_replayed_as_one_of_its_own(open_to_local, caller, receiver):
     request = a_request(open_to_local, caller.tenant_id, receiver.url)
-    courier.send_due(open_to_local)
+    send_due(open_to_local)
     (first,) = stored(open_to_local)
 
     again = deliveries.replay(open_to_local, caller, first.id)
-    courier.send_due(open_to_local)
+    send_due(open_to_local)
 
     assert [row.replay_of for row in deliveries.browse(open_to_local, caller.tenant_id, request.id)] == [
         None,

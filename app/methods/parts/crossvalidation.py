@@ -77,12 +77,6 @@ def estimates(problem: Problem) -> dict[int, Score]:
     return found
 
 
-def gcv_scores(statistics: Statistics) -> dict[int, float]:
-    """The score of every k, from float64: the middle of its interval."""
-    found = estimates(problem_of(statistics))
-    return {k: (score.low + score.high) / 2 for k, score in found.items()}
-
-
 def problem_of(statistics: Statistics) -> Problem:
     """The ridge system of these statistics, one-hot or real targets. Raises `Degenerate`."""
     live = varying(statistics)

@@ -124,15 +124,6 @@ class Courier:
                 log.exception("callbacks not sent")
 
 
-def send_due(service: Service) -> int:
-    """Try what is due once and wait for the answers; returns how many were taken."""
-    rounds = Rounds(service)
-    begun = rounds.begin()
-    taken = sum(told.result() for told in begun)
-    rounds.end()
-    return taken
-
-
 def attempt(letter: Letter, service: Service, allowed: Sequence[Network]) -> Answer:
     """Post a message once, within `SECONDS`."""
     with service.db.read() as session:

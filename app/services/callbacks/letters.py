@@ -34,7 +34,6 @@ class Letter:
     """A message that is due."""
 
     id: UUID
-    request_id: UUID
     url: str
     key: bytes
     body: bytes
@@ -111,7 +110,7 @@ def _read(service: Service, row_ids: Sequence[UUID]) -> dict[UUID, Letter]:
         except ArtifactCorrupt:
             close(service, row.id, "the secret is gone")
             continue
-        letters[row.id] = Letter(row.id, row.request_id, url, key, signing.body_of(row.payload))
+        letters[row.id] = Letter(row.id, url, key, signing.body_of(row.payload))
     return letters
 
 
